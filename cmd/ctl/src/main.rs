@@ -1,0 +1,2 @@
+//! imagevol
+fn main() {}

@@ -1,0 +1,2 @@
+//! imagevold
+fn main() {}

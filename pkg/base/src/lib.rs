@@ -1,0 +1,18 @@
+//! What every part of the node agent stands on: supervision of tasks, events, hashes, the set of pods, single flight, back-off.
+//!
+//! In: nothing from outside the process. Out: small types with no policy of their own.
+//! Never does network or disk I/O. Floor 1: imports `api`.
+
+#![forbid(unsafe_code)]
+
+mod digester;
+pub mod events;
+mod pods;
+mod single_flight;
+mod supervisor;
+
+pub use digester::Digester;
+pub use events::{EventKind, EventRecorder};
+pub use pods::PodSet;
+pub use single_flight::SingleFlight;
+pub use supervisor::Supervisor;

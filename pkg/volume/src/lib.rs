@@ -1,0 +1,1 @@
+//! imagevol-volume
