@@ -10,6 +10,7 @@ pub mod events;
 mod pods;
 mod single_flight;
 mod supervisor;
+pub mod volumes;
 
 pub use digester::Digester;
 pub use events::{EventKind, EventRecorder};

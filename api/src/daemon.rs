@@ -1,0 +1,298 @@
+//! The daemon's local API: JSON over its unix socket. Kubernetes objects travel as themselves; what Kubernetes has no kind for is here.
+//!
+//! | Request | Answer |
+//! |---|---|
+//! | `GET /healthz`, `/livez`, `/readyz` | `ok`, or 503 and the reasons as text |
+//! | `GET /version`, `GET /status` | [`Version`], [`NodeStatus`] |
+//! | `POST /apply?dryRun=All&source=NAME` | body: manifests; [`ApplyResponse`] |
+//! | `GET /api/v1/pods`, `GET /api/v1/namespaces/NS/pods` | `PodList` |
+//! | `GET`, `DELETE /api/v1/namespaces/NS/pods/NAME` | `Pod`; `Status` |
+//! | `POST /api/v1/namespaces/NS/pods/NAME/retry` | `Status` |
+//! | `GET /api/v1/namespaces/NS/pods/NAME/volumes` | [`PodVolumes`] |
+//! | `GET /api/v1/events`, `GET /api/v1/namespaces/NS/events` | `EventList` |
+//! | `GET /images`, `GET /images/inspect?reference=REF` | [`ImageList`], [`ImageDetail`] |
+//! | `DELETE /images?reference=REF` | [`RemovedImage`]; 409 and a `Status` that names the holders |
+//! | `POST /images/pull` | body: [`PullRequest`]; one [`PullEvent`] a line until the pull ends |
+//! | `GET /fsck` | [`FsckReport`] |
+//!
+//! Errors are a `metav1.Status` with the HTTP code that Kubernetes gives the same condition.
+
+use serde::{Deserialize, Serialize};
+
+use crate::oci::Digest;
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Version {
+    /// Version of imagevol.
+    pub version: String,
+    /// Kernel release, as `uname -r` prints it.
+    pub kernel: String,
+}
+
+/// What the node agent stands on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// What runs.
+    pub version: Version,
+    /// Name of the node.
+    pub node_name: String,
+    /// How images are mounted: `erofs` or `erofs-loop`.
+    pub image_backend: String,
+    /// The store.
+    pub state_dir: String,
+    /// The kubelet-shaped root.
+    pub root_dir: String,
+    /// Where manifests are read from.
+    pub manifest_dir: String,
+    /// Pods known.
+    pub pods: u64,
+    /// Volumes mounted.
+    pub mounted_volumes: u64,
+    /// Images present.
+    pub images: u64,
+    /// Bytes that images take on disk.
+    pub used_bytes: u64,
+    /// Bytes free on the store's file system.
+    pub available_bytes: u64,
+    /// Pulls under way.
+    pub pulls: Vec<RunningPull>,
+    /// Why the daemon is not ready; empty when it is.
+    pub not_ready: Vec<String>,
+}
+
+/// A pull under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningPull {
+    /// The reference.
+    pub reference: String,
+    /// How far each blob has come.
+    pub blobs: Vec<BlobProgress>,
+}
+
+/// How far one blob has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobProgress {
+    /// The blob.
+    pub digest: Digest,
+    /// Its bytes.
+    pub size: u64,
+    /// Bytes that are here.
+    pub done: u64,
+}
+
+/// What became of each object of an apply.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyResponse {
+    /// In the order of the documents.
+    pub results: Vec<ApplyResult>,
+}
+
+/// What became of one object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyResult {
+    /// `pod` or `secret`, as kubectl's `TYPE/NAME` writes it; empty where the document could not be read.
+    pub kind: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// What was done; absent on an error.
+    pub outcome: Option<ApplyOutcome>,
+    /// The error block as kubectl prints it; absent on success.
+    pub error: Option<String>,
+    /// The object with its defaults; secrets without their data.
+    pub object: Option<serde_json::Value>,
+}
+
+/// What apply did to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ApplyOutcome {
+    /// It was not there.
+    Created,
+    /// It was there and is different now.
+    Configured,
+    /// It was there just so.
+    Unchanged,
+}
+
+/// Where a pod's image volumes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodVolumes {
+    /// In the order of the spec.
+    pub volumes: Vec<PodVolume>,
+}
+
+/// One image volume of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodVolume {
+    /// Name of the volume.
+    pub name: String,
+    /// The directory where it is, or will be, mounted.
+    pub path: String,
+    /// Whether it is mounted now.
+    pub mounted: bool,
+    /// The manifest digest that is mounted.
+    pub image: Option<Digest>,
+    /// Mounts of sub paths, by container.
+    pub sub_paths: Vec<PodSubPath>,
+}
+
+/// One sub path of a volume, as one container mounts it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSubPath {
+    /// The container.
+    pub container: String,
+    /// Position in the container's `volumeMounts`.
+    pub index: u32,
+    /// The path inside the image.
+    pub sub_path: String,
+    /// The directory or file where it is mounted.
+    pub path: String,
+}
+
+/// All images.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageList {
+    /// Newest pull first.
+    pub items: Vec<ImageSummary>,
+}
+
+/// One image, for a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSummary {
+    /// Manifest digest.
+    pub id: Digest,
+    /// `name:tag` references.
+    pub repo_tags: Vec<String>,
+    /// `name@digest` references.
+    pub repo_digests: Vec<String>,
+    /// `Image` or `Artifact`.
+    pub kind: String,
+    /// Bytes on disk, shared layers included.
+    pub size: u64,
+    /// When it was pulled last, RFC 3339.
+    pub pulled_at: String,
+    /// Who uses it, or waits for it.
+    pub used_by: Vec<ImageUser>,
+}
+
+/// A holder of an image, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageUser {
+    /// `pod NS/NAME volume V`, or `pull command`.
+    pub name: String,
+}
+
+/// One image, whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageDetail {
+    /// What the table shows.
+    pub summary: ImageSummary,
+    /// Media type of the manifest.
+    pub media_type: String,
+    /// `artifactType`, or the config's media type for an artifact without one.
+    pub artifact_type: Option<String>,
+    /// Annotations of the manifest.
+    pub annotations: std::collections::BTreeMap<String, String>,
+    /// In the manifest's order.
+    pub layers: Vec<LayerDetail>,
+    /// The manifest as the registry sent it.
+    pub manifest: serde_json::Value,
+}
+
+/// One layer of an image, or one file of an artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerDetail {
+    /// The blob's digest in the registry.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its bytes in the registry.
+    pub size: u64,
+    /// The digest that names its content on disk.
+    pub stored_as: Digest,
+    /// Its bytes on disk.
+    pub stored_size: u64,
+    /// The file's name, for a file of an artifact.
+    pub title: Option<String>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedImage {
+    /// References that lead nowhere now.
+    pub untagged: Vec<String>,
+    /// Images that went with their last reference.
+    pub deleted: Vec<Digest>,
+    /// Bytes freed on disk.
+    pub freed_bytes: u64,
+}
+
+/// A pull by command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PullRequest {
+    /// What to pull.
+    pub reference: String,
+}
+
+/// A line of a pull's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "type")]
+pub enum PullEvent {
+    /// How far each blob has come; sent while the pull runs.
+    Progress {
+        /// In the order in which they were started.
+        blobs: Vec<BlobProgress>,
+    },
+    /// The pull ended well; the last line.
+    #[serde(rename_all = "camelCase")]
+    Pulled {
+        /// The reference with its default tag.
+        reference: String,
+        /// The manifest digest.
+        id: Digest,
+        /// Bytes on disk.
+        size: u64,
+    },
+    /// The pull failed; the last line.
+    Failed {
+        /// For the user.
+        message: String,
+    },
+}
+
+/// What fsck saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FsckReport {
+    /// Images whose rows, files and digests were checked.
+    pub images: u64,
+    /// Layers and blobs whose content was hashed.
+    pub blobs: u64,
+    /// Bytes hashed.
+    pub bytes: u64,
+    /// Mounts that were held against rows.
+    pub mounts: u64,
+    /// Downloads under way or waiting to be resumed: no error.
+    pub unfinished: Vec<String>,
+    /// What is wrong, a sentence each; empty when all is well.
+    pub problems: Vec<String>,
+}

@@ -1,0 +1,58 @@
+//! What became of the image volumes of each pod: the volume manager says it, status and events are made from it.
+
+use std::collections::BTreeMap;
+
+use imagevol_api::names::{ContainerName, PodUid, VolumeName};
+use imagevol_api::oci::Digest;
+use tokio::time::Instant;
+
+/// The image volumes of every pod that has been seen.
+pub type VolumeReports = BTreeMap<PodUid, PodVolumeReport>;
+
+/// The image volumes of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodVolumeReport {
+    /// By name of the volume.
+    pub volumes: BTreeMap<VolumeName, VolumeState>,
+    /// Mounts of sub paths that failed, by container and position in its `volumeMounts`: the text for the user.
+    pub sub_path_errors: BTreeMap<(ContainerName, u32), String>,
+}
+
+/// What became of one image volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeState {
+    /// Nothing is decided yet.
+    Waiting,
+    /// Its image is being looked up or pulled.
+    Pulling,
+    /// It is mounted.
+    Mounted {
+        /// The manifest digest that is mounted.
+        image: Digest,
+    },
+    /// The last attempt failed.
+    Failed(VolumeFailure),
+}
+
+/// Why a volume is not mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFailure {
+    /// The waiting reason: `ErrImagePull`, `ImagePullBackOff`, ...
+    pub reason: &'static str,
+    /// The waiting message.
+    pub message: String,
+    /// Whether trying again can help.
+    pub outlook: Outlook,
+}
+
+/// Whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// No: the pod, the secret or the registry has to change first.
+    Final,
+    /// It may.
+    Passing {
+        /// The first failure since bytes last came in.
+        failing_since: Instant,
+    },
+}

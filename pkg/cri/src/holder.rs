@@ -1,0 +1,86 @@
+//! Who keeps an image alive.
+
+use std::fmt;
+use std::str::FromStr;
+
+use imagevol_api::names::{PodUid, VolumeName};
+
+/// Somebody for whose sake an image stays on the node: the key of a reference row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Holder {
+    /// A volume of a pod, from the moment that the pod is known until the volume is torn down.
+    Volume {
+        /// The pod.
+        pod: PodUid,
+        /// Its volume.
+        volume: VolumeName,
+    },
+    /// A pull by command, while it runs.
+    Command {
+        /// Tells concurrent commands apart; unique within a run of the daemon.
+        id: u64,
+    },
+}
+
+/// Why a row's key names no holder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} names no holder")]
+pub struct HolderError(String);
+
+// === impl Holder ===
+
+impl Holder {
+    /// Whether the holder outlives the daemon's process. Others' rows are dropped at start.
+    pub fn outlives_process(&self) -> bool {
+        match self {
+            Self::Volume { .. } => true,
+            Self::Command { .. } => false,
+        }
+    }
+}
+
+/// The row's key: `volume/<pod uid>/<volume>` or `command/<id>`. Neither part can hold a `/`.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume { pod, volume } => write!(f, "volume/{pod}/{volume}"),
+            Self::Command { id } => write!(f, "command/{id}"),
+        }
+    }
+}
+
+impl FromStr for Holder {
+    type Err = HolderError;
+
+    fn from_str(text: &str) -> Result<Self, HolderError> {
+        let wrong = || HolderError(text.to_owned());
+        let mut parts = text.split('/');
+        let holder = match (parts.next(), parts.next(), parts.next()) {
+            (Some("volume"), Some(pod), Some(volume)) => {
+                Self::Volume { pod: pod.parse().map_err(|_| wrong())?, volume: volume.parse().map_err(|_| wrong())? }
+            }
+            (Some("command"), Some(id), None) => Self::Command { id: id.parse().map_err(|_| wrong())? },
+            _ => return Err(wrong()),
+        };
+        if parts.next().is_some() { Err(wrong()) } else { Ok(holder) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_round_trip() {
+        for key in ["volume/0b5a7bd0-3b0b/models", "command/7"] {
+            assert_eq!(key.parse::<Holder>().unwrap().to_string(), key);
+        }
+    }
+
+    #[test]
+    fn refuses_other_keys() {
+        for key in ["", "volume/a", "volume/a/b/c", "volume/../x", "command/x", "pin/a"] {
+            assert!(key.parse::<Holder>().is_err(), "{key}");
+        }
+    }
+}
