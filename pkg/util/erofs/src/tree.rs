@@ -23,7 +23,7 @@ pub struct Attributes {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-/// A run of file content on one device. What no extent covers is a hole and reads as zeros.
+/// A run of file content on one device. What no extent covers is a hole and reads as zeros; an extent of no bytes is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Where the run starts in the file, bytes, a multiple of the block size.
@@ -32,7 +32,7 @@ pub struct Extent {
     pub device: u16,
     /// Where it starts on that device, bytes, a multiple of the block size (512).
     pub device_offset: u64,
-    /// Bytes.
+    /// Bytes: a multiple of the block size, except where the file ends. The last block is read whole from the device.
     pub length: u64,
 }
 
@@ -96,10 +96,7 @@ impl Tree {
         Self { nodes: vec![Node { attributes: root, content: Content::Directory(BTreeMap::new()) }] }
     }
 
-    /// Adds a node that no name leads to yet.
-    ///
-    /// # Panics
-    /// Past `u32::MAX` nodes, which callers' limits exclude.
+    /// Adds a node that no name leads to yet. Identifiers repeat past `u32::MAX` nodes, which callers' limits exclude.
     pub fn add(&mut self, node: Node) -> NodeId {
         let id = NodeId(u32::try_from(self.nodes.len()).unwrap_or(u32::MAX));
         self.nodes.push(node);
@@ -135,18 +132,14 @@ impl Tree {
 
     /// The entries of a directory by name; `None` for anything else.
     pub fn children(&self, id: NodeId) -> Option<&BTreeMap<Vec<u8>, NodeId>> {
-        match &self.node(id)?.content {
-            Content::Directory(children) => Some(children),
-            _ => None,
-        }
+        let Content::Directory(children) = &self.node(id)?.content else { return None };
+        Some(children)
     }
 
     /// The entries of a directory, to change.
     pub fn children_mut(&mut self, id: NodeId) -> Option<&mut BTreeMap<Vec<u8>, NodeId>> {
-        match &mut self.node_mut(id)?.content {
-            Content::Directory(children) => Some(children),
-            _ => None,
-        }
+        let Content::Directory(children) = &mut self.node_mut(id)?.content else { return None };
+        Some(children)
     }
 
     /// How many nodes were added, the root and unreachable ones included.
