@@ -42,7 +42,8 @@ pub enum TagError {
 // === impl DeviceTag ===
 
 impl DeviceTag {
-    /// The tag for a digest, with or without its algorithm (`sha256:6b5f…` or `6b5f…`); longer than 64 characters is cut.
+    /// The tag for a digest, with or without its algorithm (`sha256:6b5f…` or `6b5f…`), of which nothing is kept; longer than 64
+    /// characters is cut.
     pub fn from_digest(digest: &str) -> Result<Self, TagError> {
         let encoded = digest.split_once(':').map_or(digest, |(_algorithm, encoded)| encoded).as_bytes();
         check(encoded)?;
@@ -88,6 +89,15 @@ impl fmt::Display for DeviceTag {
 impl fmt::Debug for DeviceTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DeviceTag({self})")
+    }
+}
+
+// === impl Device ===
+
+impl Device {
+    /// A device of the content with this digest, of which `size` bytes may be pointed at. The size is checked by [`crate::write`].
+    pub fn new(digest: &str, size: u64) -> Result<Self, TagError> {
+        Ok(Self { tag: DeviceTag::from_digest(digest)?, size })
     }
 }
 

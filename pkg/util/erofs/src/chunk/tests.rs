@@ -2,7 +2,6 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
-use crate::device::DeviceTag;
 
 const GIB: u64 = 1 << 30;
 
@@ -11,7 +10,7 @@ fn extent(file_offset: u64, device: u16, device_offset: u64, length: u64) -> Ext
 }
 
 fn devices(sizes: &[u64]) -> Vec<Device> {
-    sizes.iter().map(|size| Device { tag: DeviceTag::from_digest("00").unwrap(), size: *size }).collect()
+    sizes.iter().map(|size| Device::new("00", *size).unwrap()).collect()
 }
 
 #[rstest]

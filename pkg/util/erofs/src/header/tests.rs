@@ -6,8 +6,7 @@ use crate::tree::{Attributes, Tree};
 use crate::write::{Limits, write};
 
 fn devices(count: u64) -> Vec<Device> {
-    let tag = |n: u64| DeviceTag::from_digest(&format!("sha256:{n:064x}")).unwrap();
-    (0..count).map(|n| Device { tag: tag(n), size: n * 512 }).collect()
+    (0..count).map(|n| Device::new(&format!("sha256:{n:064x}"), n * 512).unwrap()).collect()
 }
 
 fn image(devices: &[Device]) -> Vec<u8> {

@@ -4,12 +4,11 @@ use std::io;
 use rstest::rstest;
 
 use super::*;
-use crate::device::DeviceTag;
 use crate::error::ExtentError;
 use crate::tree::Attributes;
 
 fn device(size: u64) -> Device {
-    Device { tag: DeviceTag::from_digest("sha256:00").unwrap(), size }
+    Device::new("sha256:00", size).unwrap()
 }
 
 fn tree_with(attributes: Attributes, content: Content) -> Tree {

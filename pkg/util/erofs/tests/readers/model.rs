@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use imagevol_erofs::{Attributes, Content, Device, DeviceTag, Extent, Limits, Node, NodeId, Tree, Written, write};
+use imagevol_erofs::{Attributes, Content, Device, Extent, Limits, Node, NodeId, Tree, Written, write};
 
 /// Everything under a root by its path, the root itself by the empty path.
 pub(crate) type Listing = BTreeMap<Vec<u8>, Seen>;
@@ -139,8 +139,7 @@ pub(crate) fn attributes(mode: u16) -> Attributes {
 }
 
 pub(crate) fn slots(sizes: &[u64]) -> Vec<Device> {
-    let tag = |n: usize| DeviceTag::from_digest(&format!("sha256:{n:064x}")).unwrap();
-    sizes.iter().enumerate().map(|(n, size)| Device { tag: tag(n), size: *size }).collect()
+    sizes.iter().enumerate().map(|(n, size)| Device::new(&format!("sha256:{n:064x}"), *size).unwrap()).collect()
 }
 
 pub(crate) fn image(tree: &Tree, devices: &[Device]) -> Vec<u8> {
