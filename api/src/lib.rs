@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod core;
 pub mod daemon;
 pub mod names;
 pub mod oci;
