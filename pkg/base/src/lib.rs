@@ -5,15 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod digester;
 pub mod events;
+mod holder;
 mod pods;
 mod single_flight;
 mod supervisor;
 pub mod volumes;
 
+pub use backoff::KeyedBackoff;
 pub use digester::Digester;
 pub use events::{EventKind, EventRecorder};
+pub use holder::{Holder, HolderError};
 pub use pods::PodSet;
 pub use single_flight::SingleFlight;
 pub use supervisor::Supervisor;

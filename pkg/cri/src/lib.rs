@@ -6,13 +6,16 @@
 #![forbid(unsafe_code)]
 
 mod error;
-mod holder;
+
 mod image;
+mod mounts;
 pub mod progress;
+
 mod service;
 
 pub use error::{ImageServiceError, Result};
-pub use holder::{Holder, HolderError};
 pub use image::{FilesystemUsage, Image, ImageId, ImageSpec};
+pub use imagevol_base::{Holder, HolderError};
+pub use mounts::{ImageMounts, MountRequest};
 pub use progress::Progress;
 pub use service::{ImageReferences, ImageService};

@@ -1,1 +1,47 @@
-//! imagevol-store
+//! Content, layers, images and references on disk, and what may be deleted.
+//!
+//! In: verified streams of bytes from a registry, and holders that want images. Out: files to mount, rows to list.
+//! It knows no registry, no pod and no mount point. Floor 2: imports `layer`, `erofs`, `mount`, `base`, `api`.
+//!
+//! # On disk
+//!
+//! ```text
+//! db.redb                          rows: images, names, content, references
+//! blobs/<algorithm>/<hex>          manifests, configs, files of artifacts; zero-padded to 4 KiB, true size in the row
+//! layers/<algorithm>/<hex>.tar     an uncompressed layer by its diffID, zero-padded to 4 KiB
+//! layers/<algorithm>/<hex>.idx     what the layer's tar holds
+//! images/<algorithm>/<hex>.erofs   an image by its manifest digest: metadata only, its bytes lie in layers and blobs
+//! ingest/<algorithm>-<hex>/        a download under way: `format` (version), `data` (bytes so far)
+//! ```
+//!
+//! A file becomes visible by rename after fsync, and then its row is written: a file that no row names is what a kill left
+//! between the two, and is deleted at start. Rows go before files when something is deleted, for the same reason.
+//! Content that no image names yet belongs to a pull that will be resumed; it expires.
+
+#![forbid(unsafe_code)]
+
+mod content;
+mod deletion;
+mod durable;
+mod error;
+mod fsck;
+mod image;
+mod inflate;
+mod ingest;
+mod layout;
+mod recovery;
+mod references;
+mod rows;
+mod source;
+mod store;
+mod tar_sink;
+
+pub use content::{Content, ContentKey, Lease};
+pub use deletion::Removed;
+pub use error::{Result, StoreError};
+pub use fsck::Report;
+pub use image::{ImageFiles, ImageKind, ImageRecord, LayerRecord};
+pub use inflate::Compression;
+pub use ingest::{Form, Ingest, Stored};
+pub use references::Reference;
+pub use store::{Limits, Store};

@@ -1,0 +1,175 @@
+//! What can go wrong with the store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use imagevol_api::oci::Digest;
+
+/// A result of the store.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// One step that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file could not be read or written.
+    #[error("cannot {op} {}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The database could not be opened, read or written.
+    #[error("database of the store")]
+    Database(#[source] Box<redb::Error>),
+    /// Another process has the database open.
+    #[error("another imagevold runs on {}", .0.display())]
+    Locked(PathBuf),
+    /// A row cannot be read: it was written by another version, or the disk lied.
+    #[error("row {key:?} of table {table}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The state directory was written by a version that this one does not understand.
+    #[error("state format {found} is not known to this version, which writes {known}")]
+    Format {
+        /// The version found.
+        found: u64,
+        /// The version known.
+        known: u64,
+    },
+    /// The content is not what its digest says.
+    #[error("content does not match its digest: expected {expected}, got {actual}")]
+    DigestMismatch {
+        /// What was promised.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// The uncompressed layer is not what the image's configuration says (`rootfs.diff_ids`).
+    #[error("layer does not match its diffID: expected {expected}, got {actual}")]
+    DiffIdMismatch {
+        /// What was promised.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// More or fewer bytes came than the descriptor says.
+    #[error("content is {actual} bytes long, expected {expected}")]
+    SizeMismatch {
+        /// What was promised.
+        expected: u64,
+        /// What came.
+        actual: u64,
+    },
+    /// The layer is larger, unpacked, than is allowed.
+    #[error("uncompressed layer is larger than {limit} bytes")]
+    TooLarge {
+        /// The limit, bytes.
+        limit: u64,
+    },
+    /// The bytes stopped coming.
+    #[error("content stopped coming after {at} bytes")]
+    Source {
+        /// How many had come.
+        at: u64,
+        /// What the reader says.
+        #[source]
+        source: io::Error,
+    },
+    /// The compressed stream is broken.
+    #[error("layer cannot be decompressed ({compression})")]
+    Inflate {
+        /// `gzip` or `zstd`.
+        compression: &'static str,
+        /// What the decoder says.
+        #[source]
+        source: io::Error,
+    },
+    /// The layer is no tar that can be mounted.
+    #[error("layer cannot be used")]
+    Layer(#[from] imagevol_layer::LayerError),
+    /// The layers do not make an image.
+    #[error("image cannot be written")]
+    Erofs(#[from] imagevol_erofs::WriteError),
+    /// A digest cannot tag a device.
+    #[error("device table")]
+    DeviceTag(#[from] imagevol_erofs::TagError),
+    /// The kernel does not say whether a file is in use.
+    #[error("in-use test of {}", path.display())]
+    InUseTest {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: imagevol_mount::MountError,
+    },
+    /// Content that the image names is not (any more) there.
+    #[error("content {0} is missing")]
+    MissingContent(String),
+    /// No such image.
+    #[error("no image {0}")]
+    NoImage(String),
+    /// The image has holders.
+    #[error("image is in use by {}", .0.join(", "))]
+    InUse(Vec<String>),
+    /// An image file is still part of a mounted file system somewhere on the node.
+    #[error("image {0} is still mounted")]
+    Mounted(Digest),
+}
+
+// === impl StoreError ===
+
+impl StoreError {
+    /// Names the step and the path of an I/O error.
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { op, path, source }
+    }
+
+    /// Whether the content itself is wrong, so that the same bytes will fail again.
+    pub fn is_content(&self) -> bool {
+        match self {
+            Self::DigestMismatch { .. }
+            | Self::DiffIdMismatch { .. }
+            | Self::SizeMismatch { .. }
+            | Self::TooLarge { .. }
+            | Self::Inflate { .. }
+            | Self::Layer(_)
+            | Self::Erofs(_) => true,
+            Self::Io { .. }
+            | Self::Database(_)
+            | Self::Locked(_)
+            | Self::Row { .. }
+            | Self::Source { .. }
+            | Self::Format { .. }
+            | Self::DeviceTag(_)
+            | Self::InUseTest { .. }
+            | Self::MissingContent(_)
+            | Self::NoImage(_)
+            | Self::InUse(_)
+            | Self::Mounted(_) => false,
+        }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for StoreError {
+            fn from(error: redb::$error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        })*
+    };
+}
+
+from_redb!(Error, DatabaseError, TransactionError, TableError, StorageError, CommitError);
