@@ -7,8 +7,9 @@ pub mod decode;
 pub mod defaults;
 pub mod field;
 pub mod pod;
-mod quantity;
+pub(crate) mod quantity;
 pub mod quote;
+pub mod static_pod;
 pub mod validation;
 
 pub use decode::{DecodeError, Object, decode};

@@ -6,10 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod config;
 pub mod core;
 pub mod daemon;
+pub mod duration;
+mod hex;
 pub mod names;
 pub mod oci;
+pub mod records;
 
 pub use k8s_openapi::api::core::v1 as corev1;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;

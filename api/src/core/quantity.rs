@@ -18,6 +18,12 @@ pub(crate) fn nanos(text: &str) -> Option<i128> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
+/// The value if it is a whole number.
+pub(crate) fn whole(text: &str) -> Option<i128> {
+    let nanos = nanos(text)?;
+    (nanos % NANOS == 0).then_some(nanos / NANOS)
+}
+
 /// `12.5` in billionths; more than nine decimals are rounded up.
 fn decimal_nanos(number: &str) -> Option<i128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));

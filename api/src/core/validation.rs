@@ -11,6 +11,7 @@ mod names;
 mod secret;
 mod volumes;
 
+pub(crate) use names::dns_subdomain;
 pub use secret::validate_secret;
 pub(crate) use volumes::source_fields;
 
@@ -19,6 +20,7 @@ use crate::metav1::ObjectMeta;
 
 use super::field::{FieldError, Path};
 use container::View;
+use names::dns_label;
 
 /// Errors in the order in which the API server finds them.
 pub type ErrorList = Vec<FieldError>;
@@ -29,7 +31,7 @@ pub fn validate_pod(pod: &Pod) -> ErrorList {
     let spec = pod.spec.as_ref().unwrap_or(&silent);
     let path = Path::new("spec");
     let mut errors = metadata::validate(&pod.metadata);
-    errors.extend(metadata::validate_pod_uid(&pod.metadata));
+    errors.extend(metadata::validate_pod(&pod.metadata));
     errors.extend(validate_spec(spec, &pod.metadata, &path));
     errors.extend(validate_images(spec, &path));
     errors.extend(validate_create(spec, &path));
@@ -61,14 +63,14 @@ fn validate_policies(spec: &PodSpec, path: &Path) -> ErrorList {
 fn validate_names(spec: &PodSpec, path: &Path) -> ErrorList {
     type Check = fn(&str) -> Vec<String>;
     let before: [(&Option<String>, &str, Check); 2] = [
-        (&spec.service_account_name, "serviceAccountName", names::dns_subdomain),
-        (&spec.node_name, "nodeName", names::dns_subdomain),
+        (&spec.service_account_name, "serviceAccountName", dns_subdomain),
+        (&spec.node_name, "nodeName", dns_subdomain),
     ];
     let after: [(&Option<String>, &str, Check); 4] = [
-        (&spec.hostname, "hostname", names::dns_label),
-        (&spec.subdomain, "subdomain", names::dns_label),
-        (&spec.priority_class_name, "priorityClassName", names::dns_subdomain),
-        (&spec.runtime_class_name, "runtimeClassName", names::dns_subdomain),
+        (&spec.hostname, "hostname", dns_label),
+        (&spec.subdomain, "subdomain", dns_label),
+        (&spec.priority_class_name, "priorityClassName", dns_subdomain),
+        (&spec.runtime_class_name, "runtimeClassName", dns_subdomain),
     ];
     let check = |(name, field, check): &(&Option<String>, &str, Check)| {
         let name = name.as_deref().unwrap_or_default();

@@ -1,7 +1,9 @@
 //! Object metadata (apimachinery, `api/validation/objectmeta.go`).
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
+use crate::config::{PULL_FAILURE_POLICY_ANNOTATION, PullFailurePolicy};
 use crate::metav1::ObjectMeta;
 use crate::names::PodUid;
 
@@ -23,13 +25,24 @@ pub(super) fn validate(metadata: &ObjectMeta) -> ErrorList {
     errors
 }
 
+/// Rules of our own: what no API server knows of, or would replace.
+pub(super) fn validate_pod(metadata: &ObjectMeta) -> ErrorList {
+    validate_pod_uid(metadata).into_iter().chain(validate_pull_failure_policy(metadata)).collect()
+}
+
 /// A manifest may bring its own UID, which then names a directory: an API server would replace it.
-pub(super) fn validate_pod_uid(metadata: &ObjectMeta) -> Option<FieldError> {
+fn validate_pod_uid(metadata: &ObjectMeta) -> Option<FieldError> {
     let uid = metadata.uid.as_deref().filter(|uid| !uid.is_empty())?;
     let path = Path::new("metadata").child("uid");
     uid.parse::<PodUid>()
         .err()
         .map(|_| path.invalid(uid, "must be at most 255 letters, digits, '-', '_' and '.', and neither '.' nor '..'"))
+}
+
+fn validate_pull_failure_policy(metadata: &ObjectMeta) -> Option<FieldError> {
+    let policy = metadata.annotations.as_ref()?.get(PULL_FAILURE_POLICY_ANNOTATION)?;
+    let path = Path::new("metadata").child("annotations").key(PULL_FAILURE_POLICY_ANNOTATION);
+    PullFailurePolicy::from_str(policy).err().map(|_| path.not_supported(policy, PullFailurePolicy::NAMES))
 }
 
 pub(super) fn validate_labels(labels: &BTreeMap<String, String>, path: &Path) -> ErrorList {

@@ -33,7 +33,7 @@ pub(super) fn dns_label(name: &str) -> Vec<String> {
 }
 
 /// What is wrong with a DNS name (`IsDNS1123Subdomain`).
-pub(super) fn dns_subdomain(name: &str) -> Vec<String> {
+pub(crate) fn dns_subdomain(name: &str) -> Vec<String> {
     let long = (name.len() > SUBDOMAIN_MAX).then(|| format!("must be no more than {SUBDOMAIN_MAX} characters"));
     let form = (!is_subdomain(name)).then(|| SUBDOMAIN_MESSAGE.to_owned());
     long.into_iter().chain(form).collect()

@@ -79,6 +79,8 @@ fn errors_of_spec(spec: Value) -> Vec<String> {
 #[case(json!({"name": "x", "annotations": {"a": "x".repeat(300_000)}}), "metadata.annotations: Too long: may not be more than 262144 bytes")]
 #[case(json!({"name": "x", "uid": "../../etc"}),
     r#"metadata.uid: Invalid value: "../../etc": must be at most 255 letters, digits, '-', '_' and '.', and neither '.' nor '..'"#)]
+#[case(json!({"name": "x", "annotations": {"imagevol.dev/pull-failure-policy": "fail"}}),
+    r#"metadata.annotations[imagevol.dev/pull-failure-policy]: Unsupported value: "fail": supported values: "Fail", "Retry""#)]
 fn checks_metadata(#[case] metadata: Value, #[case] error: &str) {
     assert_eq!(errors(metadata, json!({"containers": [{"name": "c", "image": "i"}]})), [error]);
 }

@@ -1,0 +1,155 @@
+//! Checks of a configuration that its types do not make.
+
+use std::path;
+
+use super::allowlist;
+use super::{ImagePullCredentialsVerificationPolicy, ImagevolConfiguration, Limits};
+use crate::core::field::{FieldError, Path};
+use crate::core::validation::dns_subdomain;
+use crate::duration::Duration;
+use crate::oci::Reference;
+
+/// Longest path of a unix socket, with its final NUL (unix(7), `sun_path`).
+const SOCKET_PATH_MAX: usize = 108;
+/// More says nothing more (klog knows 10 levels).
+const VERBOSITY_MAX: u8 = 10;
+
+/// Every error, in the order of the fields.
+pub(super) fn errors(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let mut errors = paths(configuration);
+    errors.extend(durations(configuration));
+    errors.extend(node(configuration));
+    errors.extend(pulls(configuration));
+    errors.extend(registries(configuration));
+    errors.extend(limits(&configuration.limits));
+    errors
+}
+
+fn paths(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let paths = [
+        ("stateDir", Some(&configuration.state_dir)),
+        ("runDir", Some(&configuration.run_dir)),
+        ("rootDir", configuration.root_dir.as_ref()),
+        ("staticPodPath", Some(&configuration.static_pod_path)),
+        ("socket", configuration.socket.as_ref()),
+        ("registryConfigPath", Some(&configuration.registry_config_path)),
+    ];
+    let paths = paths.into_iter().filter_map(|(field, path)| Some((Path::new(field), path?)));
+    let of_docker = Path::new("dockerConfigDirs");
+    let of_docker =
+        configuration.docker_config_dirs.iter().enumerate().map(|(index, dir)| (of_docker.index(index), dir));
+    let mut errors: Vec<_> = paths.chain(of_docker).filter_map(|(field, path)| absolute(&field, path)).collect();
+    if configuration.socket().as_os_str().len() >= SOCKET_PATH_MAX {
+        errors.push(Path::new("socket").too_long(SOCKET_PATH_MAX - 1));
+    }
+    errors
+}
+
+/// Paths must mean the same wherever the daemon is started, and not climb.
+fn absolute(field: &Path, path: &path::Path) -> Option<FieldError> {
+    let climbs = path.components().any(|part| part == path::Component::ParentDir);
+    let shown = path.to_string_lossy();
+    (!path.is_absolute() || climbs).then(|| field.invalid(shown.as_ref(), "must be an absolute path without '..'"))
+}
+
+fn durations(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let fields = [
+        ("fileCheckFrequency", configuration.file_check_frequency),
+        ("eventTTL", configuration.event_ttl),
+        ("pullDeadline", configuration.pull_deadline),
+    ];
+    let zero = fields.into_iter().filter(|(_, duration)| duration.is_zero());
+    zero.map(|(field, _)| Path::new(field).invalid(&*Duration::ZERO.to_string(), "must be greater than zero")).collect()
+}
+
+fn node(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let name = configuration.node_name.as_deref();
+    let messages = name.map(|name| (name, dns_subdomain(name)));
+    let field = Path::new("nodeName");
+    let mut errors: Vec<_> = messages
+        .into_iter()
+        .flat_map(|(name, messages)| {
+            messages.into_iter().map(|message| field.invalid(name, message)).collect::<Vec<_>>()
+        })
+        .collect();
+    let verbosity = configuration.logging.verbosity;
+    if verbosity > VERBOSITY_MAX {
+        let field = Path::new("logging").child("verbosity");
+        errors.push(field.invalid(i32::from(verbosity), format!("must be no more than {VERBOSITY_MAX}")));
+    }
+    errors
+}
+
+fn pulls(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let at_least_one = [
+        ("maxParallelImagePulls", configuration.max_parallel_image_pulls.unwrap_or(1)),
+        ("maxBlobsPerPull", configuration.max_blobs_per_pull),
+        ("maxBlobsPerNode", configuration.max_blobs_per_node),
+    ];
+    let zero = at_least_one.into_iter().filter(|(_, number)| *number == 0);
+    let mut errors: Vec<_> =
+        zero.map(|(field, _)| Path::new(field).invalid(0_i32, "must be a positive number")).collect();
+    if configuration.serialize_image_pulls && configuration.max_parallel_image_pulls.is_some_and(|number| number > 1) {
+        let message = "cannot be larger than 1 unless serializeImagePulls is set to false";
+        errors.push(Path::new("maxParallelImagePulls").forbidden(message));
+    }
+    if configuration.registry_pull_qps > 0 && configuration.registry_burst == 0 {
+        errors.push(Path::new("registryBurst").invalid(0_i32, "must be a positive number if registryPullQPS is set"));
+    }
+    errors.extend(allowlist(configuration));
+    errors
+}
+
+fn allowlist(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let field = Path::new("preloadedImagesVerificationAllowlist");
+    let entries = &configuration.preloaded_images_verification_allowlist;
+    let policy = configuration.image_pull_credentials_verification_policy;
+    if !entries.is_empty() && policy != ImagePullCredentialsVerificationPolicy::NeverVerifyAllowlistedImages {
+        let message = "can only be set if imagePullCredentialsVerificationPolicy is NeverVerifyAllowlistedImages";
+        return vec![field.forbidden(message)];
+    }
+    let bad = entries.iter().enumerate().filter_map(|(index, entry)| {
+        let error = allowlist::check(entry).err()?;
+        Some(field.index(index).invalid(entry.as_str(), error.to_string()))
+    });
+    bad.collect()
+}
+
+fn registries(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let field = Path::new("plainHTTPRegistries");
+    let hosts = configuration.plain_http_registries.iter().enumerate();
+    let bad = hosts.filter(|(_, host)| !is_registry(host));
+    let mut errors: Vec<_> =
+        bad.map(|(index, host)| field.index(index).invalid(host.as_str(), "must be a host or host:port")).collect();
+    if let Some(platform) = configuration.platform.as_deref().filter(|platform| !is_platform(platform)) {
+        let message = "must be os/architecture or os/architecture/variant, in lower case";
+        errors.push(Path::new("platform").invalid(platform, message));
+    }
+    errors
+}
+
+fn limits(limits: &Limits) -> Vec<FieldError> {
+    let limit = Path::new("limits");
+    let fields = [
+        ("maxManifestBytes", limits.max_manifest_bytes.get()),
+        ("maxLayerBytes", limits.max_layer_bytes.get()),
+        ("maxImageBytes", limits.max_image_bytes.get()),
+        ("maxImageEntries", limits.max_image_entries),
+        ("maxImageLayers", limits.max_image_layers.into()),
+        ("maxIndexBytes", limits.max_index_bytes.get()),
+    ];
+    let zero = fields.into_iter().filter(|(_, number)| *number == 0);
+    zero.map(|(field, _)| limit.child(field).invalid(0_i32, "must be a positive number")).collect()
+}
+
+/// Whether a reference could name this registry. The scheme of a URL or a path would never match one.
+fn is_registry(host: &str) -> bool {
+    Reference::parse(&format!("{host}/x/y"))
+        .is_ok_and(|reference| reference.domain() == host && reference.path() == "x/y")
+}
+
+fn is_platform(platform: &str) -> bool {
+    let part =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    matches!(platform.split('/').count(), 2 | 3) && platform.split('/').all(part)
+}
