@@ -38,7 +38,7 @@ fn etc() -> Archive {
     tar().dir("etc", 0o770).file("/etc/passwd", "inside")
 }
 
-/// Attempts to break out of the root through symlinks, in one layer (T5 to T10) and through a lower one (T7): all land inside.
+/// Attempts to break out of the root through symlinks, in one layer and through a lower one: all land inside.
 #[rstest]
 #[case::symlink_absolute(vec![tar().dir("etc", 0o755).symlink("localetc", "/etc").file("/localetc/unbroken", "x")], &["etc/ 755", "etc/unbroken file 0 1", "localetc link /etc"])]
 #[case::symlink_up_and_out(vec![tar().dir("etc", 0o755).dir("dummy", 0o755).symlink("localetc", "/dummy/../etc").file("/localetc/unbroken", "x")], &["dummy/ 755", "etc/ 755", "etc/unbroken file 0 1", "localetc link /dummy/../etc"])]
@@ -57,7 +57,7 @@ fn symlinks_stay_inside(#[case] layers: Vec<Archive>, #[case] expected: &[&str])
     assert_eq!(lines(&image(layers).unwrap()), expected);
 }
 
-/// Hard links whose target goes through symlinks, or is one (T11 to T13, T15).
+/// Hard links whose target goes through symlinks, or is one.
 #[rstest]
 #[case::relative(etc().dir("breakouts", 0o755).symlink("breakouts/d1", "../../etc").hard_link("breakouts/mypasswd", "/breakouts/d1/passwd"), "breakouts/mypasswd", "etc/passwd")]
 #[case::down_and_out(etc().dir("breakouts", 0o755).dir("downandout", 0o755).symlink("breakouts/d1", "../downandout/../../etc").hard_link("breakouts/mypasswd", "/breakouts/d1/passwd"), "breakouts/mypasswd", "etc/passwd")]
@@ -91,7 +91,7 @@ fn a_directory_over_a_lower_symlink_is_a_new_one() {
     assert!(!same(&image(vec![lower(), different]).unwrap(), "localetc/localpasswd", "etc/passwd"));
 }
 
-/// A link's own attributes mean nothing: those of the inode stay (T12), also through a symlink.
+/// A link's own attributes mean nothing: those of the inode stay, also through a symlink.
 #[test]
 fn hard_links_change_no_attributes() {
     let chmod = |target: &str| RawHeader::new("l", b'1').link(target).mode(0o6777);
@@ -103,7 +103,6 @@ fn hard_links_change_no_attributes() {
     assert_eq!(flat[&vec!["etc".to_owned(), "passwd".to_owned()]].0, 0o644);
 }
 
-/// T14.
 #[test]
 fn hard_links_to_nothing_are_refused() {
     let shown = |name: &str| Shown::new(name.as_bytes());
@@ -119,7 +118,7 @@ fn hard_links_to_nothing_are_refused() {
     assert_eq!(merged(tar().dir("d", 0o755).hard_link("l", "d")), Err(directory));
 }
 
-/// Layers on layers: T15, T17 to T19.
+/// Layers on layers.
 #[rstest]
 #[case::merge_directories(vec![tar().dir("d", 0o700).file("d/a", "x"), tar().dir("d", 0o711).file("d/b", "x")], &["d/ 711", "d/a file 0 1", "d/b file 1 1"])]
 #[case::keep_undescribed(vec![tar().dir("d", 0o700).file("d/a", "x"), tar().file("d/b", "x")], &["d/ 700", "d/a file 0 1", "d/b file 1 1"])]
@@ -146,7 +145,7 @@ fn a_link_to_a_lower_file_makes_both_names_one_inode() {
     assert_eq!(lines(&tree), ["a file 1 2", "b file 0 1"]);
 }
 
-/// Whiteouts: T21, T23, T24, T25.
+/// Whiteouts.
 #[rstest]
 #[case::file(vec![tar().file("d/a", "x").file("d/b", "x"), tar().file("d/.wh.a", "")], &["d/ 755", "d/b file 0 1"])]
 #[case::directory(vec![tar().file("d/a", "x"), tar().file(".wh.d", "")], &[])]
@@ -197,7 +196,6 @@ fn nothing_is_made_below_what_is_no_directory(#[case] layers: Vec<Archive>) {
     assert_eq!(image(layers).map(|_| ()), Err(LayerError::ParentNotDirectory { path: Shown::new(b"a/b") }));
 }
 
-/// T8.
 #[rstest]
 #[case::self_loop(tar().symlink("a", "a").file("a/x", ""), "a/x")]
 #[case::loop_of_two(tar().symlink("a", "b").symlink("b", "a").file("a/x", ""), "a/x")]
@@ -217,7 +215,7 @@ fn forty_symlinks_are_followed_and_no_more() {
     assert!(matches!(chain(MAX_SYMLINKS + 1), Err(LayerError::SymlinkLoop { .. })));
 }
 
-/// Depth beyond what any path can say, built with symlinks; and long walks through them again and again (T37).
+/// Depth beyond what any path can say, built with symlinks; and long walks through them again and again.
 #[test]
 fn depth_and_walks_are_bounded() {
     let deep = "a/".repeat(1500);
@@ -242,7 +240,7 @@ fn nodes_and_layers_are_bounded() {
     assert_eq!(merge(many, limits).map(|_| ()), Err(LayerError::TooManyLayers));
 }
 
-/// Would take hours if it were quadratic: T16, T27, T47.
+/// Would take hours if it were quadratic.
 #[test]
 fn markers_without_number_cost_no_more_than_entries() {
     const COUNT: u32 = 100_000;
