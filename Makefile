@@ -1,0 +1,44 @@
+# Two commands do all set-up: `make demo` and `make test`.
+
+PREFIX ?= /usr/local
+PROFILE ?= dev
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+BUILD := cargo build --locked --package imagevold --package imagevol
+
+.PHONY: all build release demo test verify docs install clean help
+
+all: build
+
+build: ## Build imagevold and imagevol (PROFILE=dev)
+	$(BUILD) --profile $(PROFILE)
+
+release: ## Build them for use
+	$(BUILD) --release
+
+demo: ## Install what is missing, build, and tell the story of one pod in a minute
+	hack/install-deps demo
+	$(BUILD) --profile $(PROFILE)
+	hack/demo $(BIN)
+
+test: ## Install what is missing, and run every test; as root, those with real mounts too
+	hack/install-deps test
+	cargo test --workspace --locked
+
+verify: ## Formatting, lints, floors, lengths, words, licences, rustdoc
+	hack/verify
+
+docs: build ## Links and command lines in the documents
+	hack/verify-docs $(BIN)
+
+install: release ## Install both programs into PREFIX/bin
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET_DIR)/release/imagevold $(TARGET_DIR)/release/imagevol
+
+clean: ## Remove what was built
+	cargo clean
+
+help: ## Say this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
