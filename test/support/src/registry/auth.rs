@@ -109,6 +109,10 @@ impl Auth {
     fn check_basic(&self, headers: &HeaderMap, repository: &str) -> Verdict {
         let challenge = || Verdict::Challenge("Basic realm=\"fake registry\"".to_owned());
         let Ok(user) = self.basic_user(headers) else { return challenge() };
+        // The base path names no repository, and says to anybody how to authenticate.
+        if repository.is_empty() && user.is_none() {
+            return challenge();
+        }
         match (self.may_read(user.as_deref(), repository), user) {
             (true, _) => Verdict::Allowed,
             (false, None) => challenge(),

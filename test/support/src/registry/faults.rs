@@ -1,4 +1,6 @@
 //! Misbehaviour: rules that tests set and requests meet.
+//!
+//! A request meets every rule that names it, but of rules that do the same thing only the oldest: `once` twice is for two requests.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -98,6 +100,21 @@ impl Fault {
         Self::Answer { status: 200, headers, body: Bytes::from_static(b"<html><body>Please log in</body></html>") }
     }
 
+    /// Faults of one kind cannot meet in one answer: those that replace it, and those that do the same thing to it.
+    fn kind(&self) -> std::mem::Discriminant<Self> {
+        match self {
+            Self::Answer { .. } | Self::RedirectTo { .. } | Self::Hangup => std::mem::discriminant(&Self::Hangup),
+            Self::Truncate(_) | Self::Shorten(_) => std::mem::discriminant(&Self::Truncate(0)),
+            other @ (Self::Hold(_)
+            | Self::StallAt(..)
+            | Self::Corrupt(_)
+            | Self::IgnoreRange
+            | Self::Overlong(_)
+            | Self::NoLength
+            | Self::Header(..)) => std::mem::discriminant(other),
+        }
+    }
+
     /// 307 to the same path on another host.
     pub fn redirect_to(base: &str) -> Self {
         Self::RedirectTo { base: base.to_owned(), status: 307 }
@@ -158,10 +175,13 @@ impl Faults {
         self.lock().clear();
     }
 
+    /// One fault of each kind at most, the oldest: equal kinds queue up for the requests to come.
     pub(super) fn meet(&self, line: &str) -> Vec<Fault> {
-        let mut met = Vec::new();
+        let mut met: Vec<Fault> = Vec::new();
         for rule in self.lock().iter_mut().filter(|rule| line.contains(&rule.part)) {
+            let taken = met.iter().any(|fault| fault.kind() == rule.fault.kind());
             match &mut rule.left {
+                _ if taken => continue,
                 Some(0) => continue,
                 Some(left) => *left -= 1,
                 None => {}
