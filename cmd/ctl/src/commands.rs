@@ -1,0 +1,47 @@
+//! The commands, one a file: each asks the daemon, and renders what it says.
+
+mod apply;
+mod delete;
+mod describe;
+mod get;
+mod images;
+mod node;
+mod path;
+mod pull;
+mod version;
+mod wait;
+
+use std::io;
+
+use crate::cli::{self, Cli, Command};
+use crate::error::{CommandError, Result};
+use crate::session::{self, Session};
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli) -> Result<()> {
+    let session = Session::of(&cli);
+    match cli.command {
+        Command::Apply(arguments) => apply::run(&session, &arguments).await,
+        Command::Delete(arguments) => delete::run(&session, &arguments).await,
+        Command::Retry(arguments) => delete::retry(&session, &arguments).await,
+        Command::Get(arguments) => get::run(&session, &arguments).await,
+        Command::Describe(arguments) => describe::run(&session, &arguments).await,
+        Command::Pull(arguments) => pull::run(&session, &arguments).await,
+        Command::Images(arguments) => images::list(&session, &arguments).await,
+        Command::Inspect(arguments) => images::inspect(&session, &arguments).await,
+        Command::Rmi(arguments) => images::remove(&session, &arguments).await,
+        Command::Path(arguments) => path::run(&session, &arguments).await,
+        Command::Wait(arguments) => wait::run(&session, &arguments).await,
+        Command::Fsck(arguments) => node::fsck(&session, &arguments).await,
+        Command::Status(arguments) => node::status(&session, &arguments).await,
+        Command::Version(arguments) => version::run(&session, &arguments).await,
+        Command::Completion { shell } => complete(shell),
+    }
+}
+
+fn complete(shell: clap_complete::Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::command(), "imagevol", &mut script);
+    let script = String::from_utf8(script).map_err(|error| CommandError::Output(io::Error::other(error)))?;
+    session::print(&script)
+}

@@ -1,0 +1,154 @@
+//! `status` and `fsck`.
+
+use imagevol_api::daemon::{FsckReport, NodeStatus, RunningPull};
+
+use crate::cli::Report;
+use crate::error::{CommandError, Result};
+use crate::session::{self, Session};
+use crate::table::{self, DESCRIBE};
+use crate::text::{self, count, human_size};
+
+/// `status`.
+pub(super) async fn status(session: &Session, arguments: &Report) -> Result<()> {
+    let status: NodeStatus = session.client.get("/status").await?;
+    match arguments.output {
+        Some(format) => session::print(&format.render(&status)?),
+        None => session::print(&status_text(&status)),
+    }
+}
+
+/// `fsck`: fails where something is wrong.
+pub(super) async fn fsck(session: &Session, arguments: &Report) -> Result<()> {
+    let report: FsckReport = session.client.get("/fsck").await?;
+    match arguments.output {
+        Some(format) => session::print(&format.render(&report)?)?,
+        None => session::print(&fsck_text(&report))?,
+    }
+    match u64::try_from(report.problems.len()) {
+        Ok(0) => Ok(()),
+        problems => Err(CommandError::Damaged { problems: problems.unwrap_or(u64::MAX) }),
+    }
+}
+
+fn status_text(status: &NodeStatus) -> String {
+    let ready = if status.not_ready.is_empty() { "True" } else { "False" };
+    let fields = [
+        ("Node", status.node_name.clone()),
+        ("Version", status.version.version.clone()),
+        ("Kernel", status.version.kernel.clone()),
+        ("Ready", ready.to_owned()),
+        ("Image Backend", status.image_backend.clone()),
+        ("State Dir", status.state_dir.clone()),
+        ("Root Dir", status.root_dir.clone()),
+        ("Manifest Dir", status.manifest_dir.clone()),
+        ("Pods", count(status.pods, "pod")),
+        ("Volumes", format!("{} mounted", count(status.mounted_volumes, "volume"))),
+        ("Images", format!("{}, {}", count(status.images, "image"), human_size(status.used_bytes))),
+        ("Free", human_size(status.available_bytes)),
+    ];
+    let mut text = String::new();
+    for (label, value) in fields {
+        text::append(&mut text, format_args!("{label}:\t{}\n", text::line(&value)));
+    }
+    if status.pulls.is_empty() {
+        text.push_str("Pulls:\t<none>\n");
+    }
+    let mut text = table::align(&text, DESCRIBE);
+    text.push_str(&listed("Pulls:", status.pulls.iter().map(pull_line)));
+    text.push_str(&listed("Not ready because:", status.not_ready.iter().cloned()));
+    text
+}
+
+fn pull_line(pull: &RunningPull) -> String {
+    let (done, size) = pull
+        .blobs
+        .iter()
+        .fold((0_u64, 0_u64), |(done, size), blob| (done.saturating_add(blob.done), size.saturating_add(blob.size)));
+    let blobs = count(u64::try_from(pull.blobs.len()).unwrap_or(u64::MAX), "blob");
+    format!("{}: {} of {} in {blobs}", pull.reference, human_size(done), human_size(size))
+}
+
+fn fsck_text(report: &FsckReport) -> String {
+    let mut text = format!(
+        "Checked {}, {} with {}, and {}.\n",
+        count(report.images, "image"),
+        count(report.blobs, "blob"),
+        human_size(report.bytes),
+        count(report.mounts, "mount"),
+    );
+    text.push_str(&listed("Unfinished downloads, which is no error:", report.unfinished.iter().cloned()));
+    text.push_str(&listed("Problems:", report.problems.iter().cloned()));
+    if report.problems.is_empty() {
+        text.push_str("No problems found.\n");
+    }
+    text
+}
+
+/// A heading and its lines; nothing where there are none.
+fn listed(heading: &str, lines: impl Iterator<Item = String>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        if text.is_empty() {
+            text::append(&mut text, format_args!("{heading}\n"));
+        }
+        text::append(&mut text, format_args!("  {}\n", text::line(&line)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn fsck_counts_in_the_right_number() {
+        let report = FsckReport { images: 1, blobs: 2, bytes: 1500, mounts: 0, unfinished: vec![], problems: vec![] };
+        assert_eq!(fsck_text(&report), "Checked 1 image, 2 blobs with 1.5kB, and 0 mounts.\nNo problems found.\n");
+    }
+
+    #[test]
+    fn fsck_lists_what_it_saw() {
+        let report = FsckReport {
+            images: 2,
+            blobs: 1,
+            bytes: 0,
+            mounts: 1,
+            unfinished: vec!["sha256:1".to_owned()],
+            problems: vec!["layer \u{1b}x is damaged".to_owned()],
+        };
+        let text = "Checked 2 images, 1 blob with 0B, and 1 mount.\nUnfinished downloads, which is no error:\n  sha256:1\n\
+                    Problems:\n  layer \\u{1b}x is damaged\n";
+        assert_eq!(fsck_text(&report), text);
+    }
+
+    #[test]
+    fn status_is_a_block() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let status: NodeStatus = serde_json::from_value(json!({
+            "version": {"version": "0.1.0", "kernel": "6.12.0"}, "nodeName": "n1", "imageBackend": "erofs", "stateDir": "/s", "rootDir": "/r",
+            "manifestDir": "/m", "pods": 1, "mountedVolumes": 2, "images": 1, "usedBytes": 2_000_000, "availableBytes": 5_000_000_000_u64,
+            "pulls": [{"reference": "a:1", "blobs": [{"digest": digest, "size": 2000, "done": 1000}]}], "notReady": ["pods not read"],
+        }))
+        .unwrap();
+        let text = "\
+Node:           n1
+Version:        0.1.0
+Kernel:         6.12.0
+Ready:          False
+Image Backend:  erofs
+State Dir:      /s
+Root Dir:       /r
+Manifest Dir:   /m
+Pods:           1 pod
+Volumes:        2 volumes mounted
+Images:         1 image, 2MB
+Free:           5GB
+Pulls:
+  a:1: 1kB of 2kB in 1 blob
+Not ready because:
+  pods not read
+";
+        assert_eq!(status_text(&status), text);
+    }
+}

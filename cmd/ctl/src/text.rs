@@ -1,0 +1,229 @@
+//! Text for people: escaping of foreign strings, durations, sizes, counts.
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+
+use imagevol_api::metav1::Time;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+/// What kubectl prints for a timestamp that is not set (kubectl, pkg/describe/describe.go, `translateTimestampSince`).
+pub(crate) const UNKNOWN: &str = "<unknown>";
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+const YEAR: i64 = 365 * DAY;
+
+/// The moment and the time zone that a whole output is rendered for.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    /// When the output is made.
+    pub now: Timestamp,
+    /// The zone in which dates are shown.
+    pub zone: TimeZone,
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// The machine's time and zone.
+    pub(crate) fn system() -> Self {
+        Self { now: Timestamp::now(), zone: TimeZone::system() }
+    }
+
+    /// How long ago `then` was, as kubectl's AGE columns say it.
+    pub(crate) fn age(&self, then: Timestamp) -> String {
+        human_duration(self.now.duration_since(then))
+    }
+
+    /// [`Clock::age`] of a field that may be unset.
+    pub(crate) fn age_of(&self, then: Option<&Time>) -> String {
+        then.map_or_else(|| UNKNOWN.to_owned(), |time| self.age(time.0))
+    }
+
+    /// A date as Go's `time.RFC1123Z` has it.
+    pub(crate) fn date(&self, time: Timestamp) -> String {
+        time.to_zoned(self.zone.clone()).strftime("%a, %d %b %Y %H:%M:%S %z").to_string()
+    }
+}
+
+/// A duration with at most two units (apimachinery, pkg/util/duration/duration.go, `HumanDuration`).
+pub(crate) fn human_duration(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        ..-1 => "<invalid>".to_owned(),
+        -1..0 => "0s".to_owned(),
+        0..120 => format!("{seconds}s"),
+        _ if seconds < 10 * MINUTE => two_units((seconds / MINUTE, "m"), (seconds % MINUTE, "s")),
+        _ if seconds < 3 * HOUR => format!("{}m", seconds / MINUTE),
+        _ if seconds < 8 * HOUR => two_units((seconds / HOUR, "h"), (seconds % HOUR / MINUTE, "m")),
+        _ if seconds < 48 * HOUR => format!("{}h", seconds / HOUR),
+        _ if seconds < 8 * DAY => two_units((seconds / DAY, "d"), (seconds % DAY / HOUR, "h")),
+        _ if seconds < 2 * YEAR => format!("{}d", seconds / DAY),
+        _ if seconds < 8 * YEAR => two_units((seconds / YEAR, "y"), (seconds % YEAR / DAY, "d")),
+        _ => format!("{}y", seconds / YEAR),
+    }
+}
+
+fn two_units(large: (i64, &str), small: (i64, &str)) -> String {
+    if small.0 == 0 {
+        format!("{}{}", large.0, large.1)
+    } else {
+        format!("{}{}{}{}", large.0, large.1, small.0, small.1)
+    }
+}
+
+/// Bytes with three significant digits and decimal units, as `docker images` and `crictl images` show them.
+pub(crate) fn human_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let bytes = u128::from(bytes);
+    let mut unit = 1_u128;
+    for name in UNITS {
+        let decimals = match bytes / unit {
+            0..10 => 2,
+            10..100 => 1,
+            _ => 0,
+        };
+        let scaled = (bytes * 10_u128.pow(decimals) + unit / 2) / unit;
+        if scaled < 1000 || decimals > 0 {
+            return format!("{}{name}", decimal(scaled, decimals));
+        }
+        unit *= 1000;
+    }
+    unreachable!("2^64 bytes are 18.4 EB")
+}
+
+/// `scaled` / 10^`decimals`, without trailing zeros.
+fn decimal(scaled: u128, decimals: u32) -> String {
+    let one = 10_u128.pow(decimals);
+    let (whole, rest) = (scaled / one, scaled % one);
+    if rest == 0 {
+        return whole.to_string();
+    }
+    let width = usize::try_from(decimals).unwrap_or_default();
+    format!("{whole}.{}", format!("{rest:0width$}").trim_end_matches('0'))
+}
+
+/// `1 image`, `2 images`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Appends formatted text to a string.
+pub(crate) fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    text.write_fmt(arguments).unwrap_or_default();
+}
+
+/// A foreign string for one line: control characters, line ends and tabs among them, and characters that reorder text are escaped.
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
+    escape(text, is_unsafe)
+}
+
+/// A foreign text of several lines: as [`line`], but line ends stay.
+pub(crate) fn block(text: &str) -> Cow<'_, str> {
+    escape(text, |character| character != '\n' && is_unsafe(character))
+}
+
+fn escape(text: &str, unwanted: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.chars().any(&unwanted) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if unwanted(character) { safe.extend(character.escape_default()) } else { safe.push(character) }
+    }
+    Cow::Owned(safe)
+}
+
+/// Whether a terminal might do with the character more than show it: C0, DEL and C1, line separators, and the bidirectional
+/// formatting characters (Unicode Standard Annex 9, section 2).
+pub(crate) fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// One segment of a URL's path, or one value of its query: all but RFC 3986's unreserved characters as `%XX`.
+pub(crate) fn url_part(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            append(&mut encoded, format_args!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(-5, "<invalid>")]
+    #[case(-1, "0s")]
+    #[case(0, "0s")]
+    #[case(5, "5s")]
+    #[case(119, "119s")]
+    #[case(120, "2m")]
+    #[case(123, "2m3s")]
+    #[case(599, "9m59s")]
+    #[case(600, "10m")]
+    #[case(3 * HOUR - 1, "179m")]
+    #[case(3 * HOUR, "3h")]
+    #[case(3 * HOUR + 5 * MINUTE, "3h5m")]
+    #[case(8 * HOUR + 59 * MINUTE, "8h")]
+    #[case(47 * HOUR, "47h")]
+    #[case(48 * HOUR, "2d")]
+    #[case(4 * DAY, "4d")]
+    #[case(4 * DAY + 2 * HOUR, "4d2h")]
+    #[case(8 * DAY + 2 * HOUR, "8d")]
+    #[case(2 * YEAR + 3 * DAY, "2y3d")]
+    #[case(2 * YEAR, "2y")]
+    #[case(9 * YEAR + 3 * DAY, "9y")]
+    fn durations_are_kubectls(#[case] seconds: i64, #[case] text: &str) {
+        assert_eq!(human_duration(SignedDuration::from_secs(seconds)), text);
+    }
+
+    #[rstest]
+    #[case(0, "0B")]
+    #[case(797, "797B")]
+    #[case(999, "999B")]
+    #[case(1000, "1kB")]
+    #[case(1234, "1.23kB")]
+    #[case(9996, "10kB")]
+    #[case(72_800_000, "72.8MB")]
+    #[case(99_960_000, "100MB")]
+    #[case(999_600, "1MB")]
+    #[case(123_456_789_012, "123GB")]
+    #[case(u64::MAX, "18.4EB")]
+    fn sizes_are_dockers(#[case] bytes: u64, #[case] text: &str) {
+        assert_eq!(human_size(bytes), text);
+    }
+
+    #[test]
+    fn counts_agree_with_their_nouns() {
+        assert_eq!([count(0, "image"), count(1, "image"), count(2, "image")], ["0 images", "1 image", "2 images"]);
+    }
+
+    #[test]
+    fn nothing_foreign_reaches_the_terminal_as_a_command() {
+        assert_eq!(line("a\x1b[2Jb\nc\td\u{202e}"), "a\\u{1b}[2Jb\\nc\\td\\u{202e}");
+        assert_eq!(block("a\nb\r\u{9b}"), "a\nb\\r\\u{9b}");
+        assert_eq!(line("plain ü 漢"), "plain ü 漢");
+    }
+
+    #[test]
+    fn url_parts_keep_only_unreserved_characters() {
+        assert_eq!(url_part("a/b:c@d?e&f=ü~"), "a%2Fb%3Ac%40d%3Fe%26f%3D%C3%BC~");
+    }
+
+    #[test]
+    fn dates_are_rfc1123_with_a_numeric_zone() {
+        let clock = Clock { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC };
+        assert_eq!(clock.date(Timestamp::UNIX_EPOCH), "Thu, 01 Jan 1970 00:00:00 +0000");
+    }
+}
