@@ -10,8 +10,10 @@ const DEFAULT_DOMAIN: &str = "docker.io";
 const LEGACY_DEFAULT_DOMAIN: &str = "index.docker.io";
 /// The repository prefix of an unqualified, one-component name on the default registry.
 const OFFICIAL_PREFIX: &str = "library/";
-/// Longest repository name, domain included (distribution/reference, `RepositoryNameTotalLengthMax`).
+/// Longest repository name, without its domain (distribution/reference, `RepositoryNameTotalLengthMax`).
 const NAME_LENGTH_MAX: usize = 255;
+/// Fewest hex digits that the grammar takes for a digest, whatever its algorithm (distribution/reference, `digestPat`).
+const DIGEST_HEX_MIN: usize = 32;
 /// Longest tag (distribution spec, "Pulling manifests").
 const TAG_LENGTH_MAX: usize = 128;
 /// What a reference without tag or digest means.
@@ -49,6 +51,9 @@ pub enum ReferenceError {
     /// The digest's value does not fit its algorithm.
     #[error("invalid checksum digest length")]
     DigestLength,
+    /// The digest's value is of the right length, and not in lower case.
+    #[error("invalid checksum digest format")]
+    DigestFormat,
 }
 
 // === impl Reference ===
@@ -61,17 +66,20 @@ impl Reference {
         }
         let (domain, remainder) = split_domain(text);
         let remote = remainder.split_once(':').map_or(remainder.as_str(), |(name, _)| name);
-        if remote.bytes().any(|byte| byte.is_ascii_uppercase()) && !remote.contains('@') {
+        // The name is part of the message: nothing that steers a terminal may be in it.
+        if has_upper_case(remote) && !remote.chars().any(char::is_control) {
             return Err(ReferenceError::NotLowercase(remote.to_owned()));
         }
-        let (named, digest) = split_digest(&remainder)?;
+        let (named, digest) = remainder.split_once('@').map_or((remainder.as_str(), None), |(n, d)| (n, Some(d)));
         let (path, tag) = split_tag(named);
-        if !is_domain(&domain) || !is_path(path) || tag.is_some_and(|tag| !is_tag(tag)) {
+        let is_sound = is_domain(&domain) && is_path(path) && tag.is_none_or(is_tag) && digest.is_none_or(is_digest);
+        if !is_sound {
             return Err(ReferenceError::Format);
         }
-        if domain.len() + 1 + path.len() > NAME_LENGTH_MAX {
+        if path.len() > NAME_LENGTH_MAX {
             return Err(ReferenceError::TooLong);
         }
+        let digest = digest.map(parse_digest).transpose()?;
         Ok(Self { path: path.to_owned(), tag: tag.map(str::to_owned), digest, domain })
     }
 
@@ -147,17 +155,34 @@ fn split_domain(text: &str) -> (String, String) {
 }
 
 fn looks_like_domain(first: &str) -> bool {
-    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|byte| byte.is_ascii_uppercase())
+    first.contains(['.', ':']) || first == "localhost" || has_upper_case(first)
 }
 
-fn split_digest(remainder: &str) -> Result<(&str, Option<Digest>), ReferenceError> {
-    let Some((named, digest)) = remainder.split_once('@') else { return Ok((remainder, None)) };
-    let digest = digest.parse().map_err(|error| match error {
+/// A digest that [`is_digest`], as one that can be verified.
+fn parse_digest(text: &str) -> Result<Digest, ReferenceError> {
+    let has_length = |length| text.split_once(':').is_some_and(|(_, value)| value.len() == length);
+    text.parse().map_err(|error| match error {
         DigestError::NoAlgorithm => ReferenceError::Format,
         DigestError::UnknownAlgorithm => ReferenceError::UnsupportedDigest,
+        DigestError::Value(length) if has_length(length) => ReferenceError::DigestFormat,
         DigestError::Value(_) => ReferenceError::DigestLength,
-    })?;
-    Ok((named, Some(digest)))
+    })
+}
+
+/// What the grammar takes for a digest, of any algorithm.
+fn is_digest(text: &str) -> bool {
+    let word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic()) && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    };
+    text.split_once(':').is_some_and(|(algorithm, value)| {
+        let hex = value.len() >= DIGEST_HEX_MIN && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+        hex && algorithm.split(['-', '_', '+', '.']).all(word)
+    })
+}
+
+/// Whether Go's `strings.ToLower` would change the text.
+fn has_upper_case(text: &str) -> bool {
+    text.chars().any(|character| character.to_lowercase().ne([character]))
 }
 
 fn split_tag(named: &str) -> (&str, Option<&str>) {
@@ -227,6 +252,7 @@ fn is_tag(tag: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -282,6 +308,46 @@ mod tests {
             Reference::parse(HEX).unwrap_err().to_string(),
             format!("invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings")
         );
+    }
+
+    // The answers of distribution/reference v0.6.0, `ParseNormalizedNamed`.
+    #[rstest]
+    #[case("a@sha256:zz", ReferenceError::Format)]
+    #[case("a@sha256:0123", ReferenceError::Format)]
+    #[case(&format!("a@sha256:{}", &HEX[..40]), ReferenceError::DigestLength)]
+    #[case(&format!("a@sha256:{}", HEX.to_uppercase()), ReferenceError::DigestFormat)]
+    #[case(&format!("a@md5:{}", &HEX[..32]), ReferenceError::UnsupportedDigest)]
+    #[case(&format!("a@md-:{}", &HEX[..32]), ReferenceError::Format)]
+    #[case(&format!("a@sha256:{HEX}@sha256:{HEX}"), ReferenceError::Format)]
+    #[case(&format!("a@SHA256:{HEX}"), ReferenceError::NotLowercase("library/a@SHA256".into()))]
+    #[case("É:1", ReferenceError::NotLowercase("library/É".into()))]
+    #[case("A\x1b[31m:1", ReferenceError::Format)]
+    #[case("é:1", ReferenceError::Format)]
+    #[case(&format!("r.io/{}", "a".repeat(256)), ReferenceError::TooLong)]
+    #[case(&format!("r.io/a:{}", "a".repeat(129)), ReferenceError::Format)]
+    fn refuses_with_the_reason_of_the_library(#[case] text: &str, #[case] error: ReferenceError) {
+        assert_eq!(Reference::parse(text), Err(error), "{text:?}");
+    }
+
+    #[test]
+    fn counts_the_name_without_its_domain() {
+        let name = format!("{}.io/{}", "r".repeat(60), "a".repeat(255));
+        assert_eq!(Reference::parse(&name).unwrap().path().len(), 255);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_normalized_stays_as_it_is(text in "[a-zA-Z0-9./:@_-]{0,40}") {
+            if let Ok(reference) = Reference::parse(&text) {
+                prop_assert_eq!(Reference::parse(&reference.to_string()), Ok(reference));
+            }
+        }
+
+        #[test]
+        fn any_text_has_an_answer_without_control_characters(text in any::<String>()) {
+            let shown = Reference::parse(&text).map_or_else(|error| error.to_string(), |reference| reference.to_string());
+            prop_assert!(!shown.chars().any(char::is_control), "{:?}", shown);
+        }
     }
 
     #[rstest]

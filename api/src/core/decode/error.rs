@@ -44,12 +44,12 @@ pub enum DecodeReason {
     /// The document is a scalar or a list.
     #[error("document is not an object")]
     NotAnObject,
-    /// There is no kind.
-    #[error("kind not set")]
-    NoKind,
-    /// There is no API version.
-    #[error("apiVersion not set")]
-    NoApiVersion,
+    /// There is no API version, no kind, or neither.
+    #[error("{}", missing(.fields))]
+    NoType {
+        /// The missing fields.
+        fields: Vec<&'static str>,
+    },
     /// The kind is none that a node's manifests may hold.
     #[error("no matches for kind {} in version {}: only Pod, Secret and lists of them (v1) can be used", GoQuoted(.kind), GoQuoted(.api_version))]
     UnsupportedKind {
@@ -126,7 +126,8 @@ impl DecodeError {
                 "error: resource mapping not found for name: {} namespace: \"\" from {source}: {reason}",
                 GoQuoted(name)
             ),
-            DecodeReason::NoKind | DecodeReason::NoApiVersion => {
+            // kubectl goes on with advice on its flag --validate, which imagevol does not have.
+            DecodeReason::NoType { .. } => {
                 format!("error: error validating {source}: error validating data: {reason}")
             }
             DecodeReason::Json(cause) => format!("error: error parsing {}: {cause}", self.origin_unquoted()),
@@ -163,6 +164,13 @@ impl fmt::Display for Strictness {
             Self::UnknownField(path) => write!(f, "unknown field {}", GoQuoted(path)),
             Self::DuplicateField(path) => write!(f, "duplicate field {}", GoQuoted(path)),
         }
+    }
+}
+
+fn missing(fields: &[&str]) -> String {
+    match fields {
+        [field] => format!("{field} not set"),
+        fields => format!("[{} not set]", fields.join(" not set, ")),
     }
 }
 

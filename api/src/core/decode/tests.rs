@@ -64,7 +64,8 @@ fn strict_errors_are_the_api_servers(#[case] rest: &str, #[case] message: &str) 
 
 #[rstest]
 #[case("- a\n", "error: error parsing f.yaml: document is not an object")]
-#[case("a: 1\n", r#"error: error validating "f.yaml": error validating data: kind not set"#)]
+#[case("a: 1\n", r#"error: error validating "f.yaml": error validating data: [apiVersion not set, kind not set]"#)]
+#[case("apiVersion: v1\n", r#"error: error validating "f.yaml": error validating data: kind not set"#)]
 #[case("kind: Pod\n", r#"error: error validating "f.yaml": error validating data: apiVersion not set"#)]
 #[case(
     "kind: Deployment\napiVersion: apps/v1\nmetadata: {name: d}\n",
@@ -103,6 +104,27 @@ fn keeps_values_as_yaml_and_kubernetes_mean_them() {
     let volumes = spec.volumes.unwrap();
     assert_eq!(volumes[0].config_map.as_ref().unwrap().default_mode, Some(0o644));
     assert_eq!(volumes[1].image.as_ref().unwrap().reference, None);
+}
+
+/// What kubectl 1.32 sends for the same text.
+#[rstest]
+#[case("0644", serde_json::json!(420))]
+#[case("0o17", serde_json::json!(15))]
+#[case("0x1f", serde_json::json!(31))]
+#[case("1_000", serde_json::json!(1000))]
+#[case("1.0", serde_json::json!(1))]
+#[case("1.5", serde_json::json!(1.5))]
+#[case("yes", serde_json::json!(true))]
+#[case("y", serde_json::json!(true))]
+#[case("off", serde_json::json!(false))]
+#[case("~", serde_json::json!(null))]
+#[case("2001-01-01", serde_json::json!("2001-01-01"))]
+#[case("1.2.3", serde_json::json!("1.2.3"))]
+#[case("'1'", serde_json::json!("1"))]
+#[case("!!str 1", serde_json::json!("1"))]
+fn reads_scalars_as_kubectl_does(#[case] text: &str, #[case] value: Value) {
+    let tree = split::yaml(&format!("a: {text}\n")).next().unwrap().unwrap();
+    assert_eq!(tree.value["a"], value);
 }
 
 #[test]

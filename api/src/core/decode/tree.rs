@@ -65,6 +65,9 @@ impl<'de> Visitor<'de> for TreeVisitor {
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Tree, E> {
+        if let Some(whole) = whole_number(value) {
+            return Ok(Value::Number(whole.into()).into());
+        }
         Number::from_f64(value)
             .map(|number| Value::Number(number).into())
             .ok_or_else(|| E::custom("number is not finite"))
@@ -98,6 +101,15 @@ impl<'de> Visitor<'de> for TreeVisitor {
         }
         Ok(Tree { value: Value::Object(map), duplicates })
     }
+}
+
+/// `1.0` is an integer to kubectl, whose JSON encoder leaves out the fraction.
+fn whole_number(value: f64) -> Option<i64> {
+    // All integers up to this one are exact (IEEE 754 binary64 has 53 bits of precision).
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let whole = value.fract() == 0.0 && value.abs() < EXACT;
+    // The text has no fraction and fits.
+    whole.then(|| format!("{value:.0}").parse().ok()).flatten()
 }
 
 /// Takes over a child's paths, below the child's own name.

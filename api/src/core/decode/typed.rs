@@ -20,8 +20,9 @@ pub(super) fn object(
     duplicates: Vec<String>,
 ) -> Result<Object, DecodeReason> {
     match (kind, api_version) {
-        ("", _) => Err(DecodeReason::NoKind),
-        (_, "") => Err(DecodeReason::NoApiVersion),
+        ("", "") => Err(DecodeReason::NoType { fields: vec!["apiVersion", "kind"] }),
+        (_, "") => Err(DecodeReason::NoType { fields: vec!["apiVersion"] }),
+        ("", _) => Err(DecodeReason::NoType { fields: vec!["kind"] }),
         ("Pod", "v1") => strict("Pod", fields, duplicates).map(|pod| Object::Pod(Box::new(pod))),
         ("Secret", "v1") => strict("Secret", fields, duplicates).map(|secret| Object::Secret(Box::new(secret))),
         _ => Err(unsupported(kind, api_version, &fields)),

@@ -13,14 +13,22 @@ use crate::core::field::{FieldError, Path};
 const PROPAGATIONS: [&str; 3] = ["Bidirectional", "HostToContainer", "None"];
 const RECURSIVE_READ_ONLY: [&str; 3] = ["Disabled", "Enabled", "IfPossible"];
 
+/// Names and paths that the other list of the same container uses.
+struct Taken<'a> {
+    names: BTreeSet<&'a str>,
+    paths: BTreeSet<&'a str>,
+}
+
 /// Checks `volumeMounts` of a container against the pod's volumes and the container's devices.
 pub(super) fn validate(container: &View<'_>, volumes: &Volumes<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut mount_paths = BTreeSet::new();
+    let by_devices: Taken<'_> =
+        container.devices.iter().map(|device| (device.name.as_str(), device.device_path.as_str())).collect();
     for (index, mount) in container.mounts.iter().enumerate() {
         let own = path.index(index);
         errors.extend(validate_target(mount, volumes, &mut mount_paths, &own));
-        errors.extend(validate_overlap(mount, container.devices, &own));
+        errors.extend(validate_overlap(mount, &by_devices, &own));
         errors.extend(validate_sub_path(mount, path, &own));
         // From here on upstream leaves out the mount's index.
         errors.extend(validate_propagation(mount, container.privileged, &path.child("mountPropagation")));
@@ -28,6 +36,13 @@ pub(super) fn validate(container: &View<'_>, volumes: &Volumes<'_>, path: &Path)
         errors.extend(validate_bind_options(mount, volumes, &own));
     }
     errors
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for Taken<'a> {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        let (names, paths) = pairs.into_iter().unzip();
+        Self { names, paths }
+    }
 }
 
 fn validate_target<'a>(
@@ -53,12 +68,12 @@ fn validate_target<'a>(
     errors
 }
 
-fn validate_overlap(mount: &VolumeMount, devices: &[VolumeDevice], path: &Path) -> ErrorList {
+fn validate_overlap(mount: &VolumeMount, devices: &Taken<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
-    if devices.iter().any(|device| device.name == mount.name) {
+    if devices.names.contains(mount.name.as_str()) {
         errors.push(path.child("name").invalid(mount.name.as_str(), "must not already exist in volumeDevices"));
     }
-    if devices.iter().any(|device| device.device_path == mount.mount_path) {
+    if devices.paths.contains(mount.mount_path.as_str()) {
         let message = "must not already exist as a path in volumeDevices";
         errors.push(path.child("mountPath").invalid(mount.mount_path.as_str(), message));
     }
@@ -118,11 +133,13 @@ fn validate_bind_options(mount: &VolumeMount, volumes: &Volumes<'_>, path: &Path
 pub(super) fn validate_devices(container: &View<'_>, volumes: &Volumes<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    let by_mounts: Taken<'_> =
+        container.mounts.iter().map(|mount| (mount.name.as_str(), mount.mount_path.as_str())).collect();
     for (index, device) in container.devices.iter().enumerate() {
         let own = path.index(index);
         errors.extend(validate_device_name(device, volumes, names.contains(device.name.as_str()), &own.child("name")));
         errors.extend(validate_device_path(device, &mut paths, &own.child("devicePath")));
-        errors.extend(validate_device_overlap(device, container.mounts, &own));
+        errors.extend(validate_device_overlap(device, &by_mounts, &own));
         if !device.name.is_empty() {
             names.insert(device.name.as_str());
         }
@@ -167,12 +184,12 @@ fn validate_device_path<'a>(device: &'a VolumeDevice, paths: &mut BTreeSet<&'a s
     errors
 }
 
-fn validate_device_overlap(device: &VolumeDevice, mounts: &[VolumeMount], path: &Path) -> ErrorList {
+fn validate_device_overlap(device: &VolumeDevice, mounts: &Taken<'_>, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
-    if mounts.iter().any(|mount| mount.name == device.name) {
+    if mounts.names.contains(device.name.as_str()) {
         errors.push(path.child("name").invalid(device.name.as_str(), "must not already exist in volumeMounts"));
     }
-    if mounts.iter().any(|mount| mount.mount_path == device.device_path) {
+    if mounts.paths.contains(device.device_path.as_str()) {
         let message = "must not already exist as a path in volumeMounts";
         errors.push(path.child("devicePath").invalid(device.device_path.as_str(), message));
     }
