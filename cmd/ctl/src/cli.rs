@@ -29,8 +29,7 @@ Examples:
   imagevol describe pod web                    See what happened
   imagevol pull quay.io/crio/artifact:v2       Fetch an image ahead of its pods";
 
-const TEMPLATE: &str =
-    "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}\n\n{after-help}";
+const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}";
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -53,7 +52,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// The daemon's socket
-    #[arg(long, global = true, env = "IMAGEVOL_SOCKET", value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, env = "IMAGEVOL_SOCKET", hide_env_values = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub socket: PathBuf,
     /// The namespace of the objects
     #[arg(short, long, global = true, value_name = "NAMESPACE", default_value = "default")]
@@ -68,10 +67,12 @@ pub(crate) enum Command {
     /// Delete pods and secrets, by name or by manifest
     Delete(Delete),
     /// Try a failed pod again
+    #[command(override_usage = "imagevol retry [OPTIONS] pod NAME...")]
     Retry(Names),
     /// List pods, images or events
     Get(Get),
     /// Show a pod in detail, with its volumes and events
+    #[command(override_usage = "imagevol describe [OPTIONS] pod [NAME]...")]
     Describe(Names),
     /// Pull an image or artifact into the node's store
     Pull(Pull),
@@ -100,15 +101,20 @@ pub(crate) enum Command {
 
 /// `apply`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagevol apply -f pod.yaml
+  imagevol apply -f manifests/ -f -  < secret.yaml
+  imagevol apply --dry-run=server -o yaml -f pod.yaml")]
 pub(crate) struct Apply {
     /// A manifest, a directory of manifests, or - for standard input; repeatable
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
-    /// `server` validates and sets defaults, but stores nothing
-    #[arg(long, value_enum, default_value_t = DryRun::None)]
+    /// server validates and sets defaults, but stores nothing; none does it all
+    #[arg(long, value_enum, value_name = "STRATEGY", hide_possible_values = true, default_value_t = DryRun::None)]
     pub dry_run: DryRun,
-    /// Print the objects instead of what became of them
-    #[arg(short, long, value_enum)]
+    /// Print the objects instead of what became of them: json, yaml or name
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<ObjectFormat>,
 }
 
@@ -123,9 +129,10 @@ pub(crate) enum DryRun {
 
 /// `delete`.
 #[derive(Debug, Args)]
+#[command(override_usage = "imagevol delete [OPTIONS] TYPE NAME...\n       imagevol delete [OPTIONS] -f FILE...")]
 pub(crate) struct Delete {
     /// The objects: pod NAME..., or pod/NAME...
-    #[arg(value_name = "TYPE NAME", required_unless_present = "files", conflicts_with = "files")]
+    #[arg(value_name = "TYPE", required_unless_present = "files", conflicts_with = "files")]
     pub target: Vec<String>,
     /// A manifest, a directory of manifests, or - for standard input; repeatable
     #[arg(short, long = "filename", value_name = "FILE")]
@@ -133,8 +140,8 @@ pub(crate) struct Delete {
     /// An object that is not there is no error
     #[arg(long)]
     pub ignore_not_found: bool,
-    /// Print TYPE/NAME of what was deleted
-    #[arg(short, long, value_enum)]
+    /// Another form of output: name
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<NameFormat>,
 }
 
@@ -149,21 +156,29 @@ pub(crate) enum NameFormat {
 #[derive(Debug, Args)]
 pub(crate) struct Names {
     /// The pods: pod NAME..., or pod/NAME...
-    #[arg(value_name = "TYPE NAME", required = true)]
+    #[arg(value_name = "TYPE", required = true)]
     pub target: Vec<String>,
 }
 
 /// `get`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "imagevol get [OPTIONS] TYPE [NAME]...",
+    after_help = "\
+Examples:
+  imagevol get pods -A -o wide
+  imagevol get pod web -o yaml
+  imagevol get events --for pod/web"
+)]
 pub(crate) struct Get {
     /// pods, images or events; then names, to see only these
-    #[arg(value_name = "TYPE NAME", required = true)]
+    #[arg(value_name = "TYPE", required = true)]
     pub target: Vec<String>,
     /// Objects of all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
-    /// Another form of output
-    #[arg(short, long, value_enum)]
+    /// Another form of output: json, yaml, wide or name
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<TableFormat>,
     /// Without the line of headings
     #[arg(long)]
@@ -186,8 +201,8 @@ pub(crate) struct Pull {
 /// `images`.
 #[derive(Debug, Args)]
 pub(crate) struct Images {
-    /// Another form of output
-    #[arg(short, long, value_enum)]
+    /// Another form of output: json, yaml, wide or name
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<TableFormat>,
     /// Without the line of headings
     #[arg(long)]
@@ -199,8 +214,8 @@ pub(crate) struct Images {
 pub(crate) struct Inspect {
     /// Reference or digest
     pub reference: String,
-    /// The form of output
-    #[arg(short, long, value_enum, default_value_t = DataFormat::Json)]
+    /// The form of output: json or yaml
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true, default_value_t = DataFormat::Json)]
     pub output: DataFormat,
 }
 
@@ -217,9 +232,16 @@ pub(crate) struct Rmi {
 
 /// `path`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "imagevol path [OPTIONS] pod NAME VOLUME",
+    after_help = "\
+Examples:
+  ls $(imagevol path pod web models)
+  cat $(imagevol path pod web config --container shell)"
+)]
 pub(crate) struct PathOf {
     /// The pod's volume: pod NAME VOLUME, or pod/NAME VOLUME
-    #[arg(value_name = "TYPE NAME VOLUME", required = true, num_args = 2..=3)]
+    #[arg(value_name = "TYPE", required = true, num_args = 2..=3)]
     pub target: Vec<String>,
     /// The sub path that this container mounts, instead of the whole volume
     #[arg(short, long)]
@@ -234,12 +256,13 @@ pub(crate) struct PathOf {
 
 /// `wait`.
 #[derive(Debug, Args)]
+#[command(override_usage = "imagevol wait [OPTIONS] pod NAME... --for <CONDITION>")]
 pub(crate) struct Wait {
     /// The pods: pod NAME..., or pod/NAME...
-    #[arg(value_name = "TYPE NAME", required = true)]
+    #[arg(value_name = "TYPE", required = true)]
     pub target: Vec<String>,
-    /// What to wait for
-    #[arg(long = "for", value_enum, value_name = "CONDITION")]
+    /// mounted (all image volumes are) or failed (the pod is given up)
+    #[arg(long = "for", value_enum, value_name = "CONDITION", hide_possible_values = true)]
     pub condition: Condition,
     /// How long, for each pod, as in 90s, 5m or 1h30m; 0 looks once
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = timeout)]
@@ -258,8 +281,8 @@ pub(crate) enum Condition {
 /// `status` and `fsck`.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Another form of output
-    #[arg(short, long, value_enum)]
+    /// Another form of output: json or yaml
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<DataFormat>,
 }
 
@@ -269,8 +292,8 @@ pub(crate) struct Version {
     /// Do not ask the daemon
     #[arg(long)]
     pub client: bool,
-    /// Another form of output
-    #[arg(short, long, value_enum)]
+    /// Another form of output: json or yaml
+    #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<DataFormat>,
 }
 

@@ -19,8 +19,9 @@ use crate::session::{self, Session};
 
 /// Runs the command.
 pub(crate) async fn run(cli: Cli) -> Result<()> {
-    let session = Session::of(&cli);
-    match cli.command {
+    let Cli { global, command } = cli;
+    let session = Session::new(global.socket, global.namespace);
+    match command {
         Command::Apply(arguments) => apply::run(&session, &arguments).await,
         Command::Delete(arguments) => delete::run(&session, &arguments).await,
         Command::Retry(arguments) => delete::retry(&session, &arguments).await,

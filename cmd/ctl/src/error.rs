@@ -68,6 +68,12 @@ pub(crate) enum CommandError {
         /// `TYPE/NAME`.
         object: String,
     },
+    /// The daemon gave neither an outcome nor an error.
+    #[error("the daemon did not say what became of {}", text::line(object))]
+    NoOutcome {
+        /// `TYPE/NAME`.
+        object: String,
+    },
     /// `TYPE` is none of those that the command takes.
     #[error("the server doesn't have a resource type {given:?}")]
     UnknownResource {
@@ -216,6 +222,7 @@ impl CommandError {
             | Self::Undeletable { .. }
             | Self::NoObjects { .. }
             | Self::NoObjectBack { .. }
+            | Self::NoOutcome { .. }
             | Self::NameRequired
             | Self::Usage(_)
             | Self::Pull { .. }

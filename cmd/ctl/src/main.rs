@@ -25,7 +25,6 @@ use clap::FromArgMatches as _;
 
 use crate::cli::Cli;
 use crate::error::{CommandError, Result};
-use crate::session::Session;
 
 fn main() -> ExitCode {
     let parsed = cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
@@ -57,11 +56,4 @@ fn exit_code(result: Result<()>) -> ExitCode {
 fn explain(refusal: &clap::Error) -> ExitCode {
     let printed = refusal.print();
     if refusal.use_stderr() || printed.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-impl Session {
-    /// The session that the global options describe.
-    fn of(cli: &Cli) -> Self {
-        Self::new(cli.global.socket.clone(), cli.global.namespace.clone())
-    }
 }

@@ -66,7 +66,20 @@ fn ceil_div(value: i128, by: i128) -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "[0-9.+-]{0,60}[a-zA-Z]{0,3}[0-9+-]{0,12}", divisor: String) {
+            let _seen = (nanos(&text), divided(&text, Some(&divisor)));
+        }
+
+        #[test]
+        fn whole_numbers_are_themselves(number in 0..i128::from(u64::MAX)) {
+            prop_assert_eq!(nanos(&number.to_string()), Some(number * NANO));
+        }
+    }
 
     #[rstest]
     #[case("0", Some(0))]

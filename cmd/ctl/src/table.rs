@@ -89,6 +89,24 @@ fn padded(cells: &[&str], widths: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn columns_line_up_whatever_is_in_them(rows in proptest::collection::vec(proptest::array::uniform3(".{0,8}"), 1..6)) {
+            let mut table = Table::new(&["A", "B", "C"]);
+            for row in &rows {
+                table.row(row);
+            }
+            let text = table.render();
+            let start = text.find('C').unwrap_or_default();
+            prop_assert_eq!(text.lines().count(), rows.len() + 1);
+            for (line, row) in text.lines().skip(1).zip(&rows) {
+                let last: String = line.chars().skip(start).collect();
+                prop_assert_eq!(last, crate::text::line(&row[2]));
+            }
+        }
+    }
 
     #[test]
     fn tables_have_three_spaces_and_a_least_width() {

@@ -160,6 +160,7 @@ pub(crate) fn url_part(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
 
     #[rstest]
@@ -214,6 +215,27 @@ mod tests {
         assert_eq!(line("a\x1b[2Jb\nc\td\u{202e}"), "a\\u{1b}[2Jb\\nc\\td\\u{202e}");
         assert_eq!(block("a\nb\r\u{9b}"), "a\nb\\r\\u{9b}");
         assert_eq!(line("plain ü 漢"), "plain ü 漢");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_keeps_anything_unsafe(text: String) {
+            prop_assert!(!line(&text).chars().any(is_unsafe));
+            prop_assert_eq!(block(&text).matches('\n').count(), text.matches('\n').count());
+        }
+
+        #[test]
+        fn url_parts_are_plain_and_lose_nothing(text: String) {
+            let encoded = url_part(&text);
+            prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)));
+            let bytes = encoded.replace('%', "").len() - 2 * encoded.matches('%').count();
+            prop_assert_eq!(bytes + encoded.matches('%').count(), text.len());
+        }
+
+        #[test]
+        fn sizes_are_short(bytes: u64) {
+            prop_assert!(human_size(bytes).len() <= 6);
+        }
     }
 
     #[test]

@@ -58,17 +58,21 @@ fn show(result: ApplyResult, arguments: &Apply, objects: &mut Vec<Value>) -> Res
             objects.push(result.object.ok_or(CommandError::NoObjectBack { object: name })?);
             Ok(())
         }
-        None => session::print(&format!("{} {}\n", text::line(&name), outcome(result.outcome, arguments.dry_run))),
+        None => {
+            let outcome = outcome(
+                result.outcome.ok_or_else(|| CommandError::NoOutcome { object: name.clone() })?,
+                arguments.dry_run,
+            );
+            session::print(&format!("{} {outcome}\n", text::line(&name)))
+        }
     }
 }
 
-fn outcome(outcome: Option<ApplyOutcome>, dry_run: DryRun) -> String {
+fn outcome(outcome: ApplyOutcome, dry_run: DryRun) -> String {
     let word = match outcome {
-        Some(ApplyOutcome::Created) => "created",
-        Some(ApplyOutcome::Configured) => "configured",
-        Some(ApplyOutcome::Unchanged) => "unchanged",
-        // kubectl's word where the server does not say more.
-        None => "serverside-applied",
+        ApplyOutcome::Created => "created",
+        ApplyOutcome::Configured => "configured",
+        ApplyOutcome::Unchanged => "unchanged",
     };
     match dry_run {
         DryRun::Server => format!("{word} (server dry run)"),

@@ -108,8 +108,11 @@ impl Bars {
                 bar.set_prefix(blob.digest.short().to_owned());
                 bar
             });
+            if bar.is_finished() {
+                continue;
+            }
             bar.set_position(blob.done);
-            if blob.done >= blob.size && !bar.is_finished() {
+            if blob.done >= blob.size {
                 bar.finish();
             }
         }
