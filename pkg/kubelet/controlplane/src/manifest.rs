@@ -63,6 +63,8 @@ pub(crate) enum RemoveError {
 
 /// Applies every document of a manifest. One that fails does not keep the others back.
 pub(crate) fn apply(scanner: &mut Scanner, bytes: &[u8], source: &str, dry_run: DryRun) -> Vec<ApplyResult> {
+    // What has happened to the files since they were last looked at must not be answered with "unchanged".
+    scanner.scan(Complete::Only(&BTreeSet::new()));
     let objects = core::decode(bytes, source).into_iter();
     objects
         .map(|decoded| match decoded {

@@ -115,6 +115,17 @@ fn the_same_manifest_is_the_same_pod() {
 }
 
 #[test]
+fn a_file_that_somebody_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scanner = scanner(dir.path());
+    for _ in 0..2 {
+        let results = apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+        assert_eq!(results[0].outcome, Some(ApplyOutcome::Created));
+        fs::remove_file(dir.path().join("default_web.pod.json")).unwrap();
+    }
+}
+
+#[test]
 fn a_damaged_file_is_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut scanner = scanner(dir.path());

@@ -3,6 +3,7 @@ use std::time::Duration;
 use imagevol_api::config::PullFailurePolicy;
 use imagevol_base::volumes::{Outlook, VolumeFailure, VolumeState};
 use jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -199,4 +200,77 @@ fn nothing_is_forgotten_before_the_manifests_were_read() {
     world.manifests = manifests([]);
     let step = world.step(now());
     assert_eq!((step.rows.len(), step.unsaved.remove), (0, vec!["u1".to_owned()]));
+}
+
+/// What can happen to three pods.
+#[derive(Debug, Clone)]
+enum Happening {
+    Manifests([bool; 3]),
+    /// `None` is a pod that is not reported.
+    Report([Option<u8>; 3]),
+    Retry(usize),
+}
+
+const UIDS: [&str; 3] = ["u0", "u1", "u2"];
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        any::<[bool; 3]>().prop_map(Happening::Manifests),
+        prop::array::uniform3(prop::option::of(0..4_u8)).prop_map(Happening::Report),
+        (0..3_usize).prop_map(Happening::Retry),
+    ]
+}
+
+fn happen(world: &mut World, happening: &Happening) {
+    match happening {
+        Happening::Manifests(present) => {
+            let there = UIDS.iter().zip(present).filter(|(_, present)| **present);
+            world.manifests = manifests(there.map(|(uid, _)| manifest(uid, "r:1")));
+        }
+        Happening::Report(states) => {
+            let state = |state| match state {
+                0 => VolumeState::Waiting,
+                1 => VolumeState::Pulling,
+                2 => mounted(),
+                _ => failed(Outlook::Final),
+            };
+            let reported = UIDS.iter().zip(states).filter_map(|(uid, known)| Some((*uid, state((*known)?))));
+            report(world, reported);
+        }
+        Happening::Retry(pod) => drop(world.retry(&UIDS[*pod].parse().unwrap())),
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_is_served_who_failed_or_whose_former_life_is_still_told(all in prop::collection::vec(happening(), 1..40)) {
+        let mut world = world([]);
+        let mut served_before = Vec::new();
+        // Pods that were served, no longer are, and have been in every report since.
+        let mut told = BTreeSet::new();
+        for each in &all {
+            let failed_before: Vec<_> = world.rows.iter().filter(|(_, row)| row_failed(row)).map(|(uid, _)| uid.clone()).collect();
+            happen(&mut world, each);
+            let reports = world.reports.clone().unwrap_or_default();
+            told.retain(|uid| reports.contains_key(uid));
+            let step = world.step(now());
+            let served: Vec<_> = step.pods.pods.keys().cloned().collect();
+            for uid in &served {
+                prop_assert!(world.manifests.pods.contains_key(uid));
+                prop_assert!(!row_failed(&step.rows[uid]));
+                prop_assert!(!told.contains(uid), "{} is served while an older report stands", uid);
+            }
+            for uid in failed_before {
+                let forgiven = matches!(each, Happening::Retry(pod) if UIDS[*pod] == uid.as_str());
+                let gone = !world.manifests.pods.contains_key(&uid);
+                prop_assert!(forgiven || gone || row_failed(&step.rows[&uid]));
+            }
+            prop_assert_eq!(step.rows.keys().collect::<Vec<_>>(), world.manifests.pods.keys().collect::<Vec<_>>());
+            told.extend(served_before.into_iter().filter(|uid| !served.contains(uid) && reports.contains_key(uid)));
+            let again = world.step(now());
+            prop_assert_eq!(again.pods.pods.keys().cloned().collect::<Vec<_>>(), served.clone());
+            prop_assert_eq!(again.rows, step.rows);
+            served_before = served;
+        }
+    }
 }
