@@ -1,1 +1,34 @@
-//! imagevol-images
+//! Decides whether, when and with which credential an image is pulled for a pod, and whether the pod may use it.
+//!
+//! In: what a pod wants, its pull secrets, the image service's answers. Out: an image tied to its holder, or an error with the
+//! waiting reason and message of the kubelet; events and pull records. It never talks to a registry and never mounts.
+//! Floor 3: imports `cri`, `base`, `api`.
+
+#![forbid(unsafe_code)]
+
+mod blocking;
+mod credentials;
+mod error;
+mod failures;
+mod keyring;
+mod manager;
+mod metrics;
+mod node_credentials;
+mod policy;
+mod pull_manager;
+mod puller;
+mod text;
+
+pub use credentials::{CredentialError, PodPullSecrets, PullSecret, PullSecretKind, PullSecrets, PullSecretsError};
+pub use error::{ImageError, PullError, ServiceErrors};
+pub use failures::BackoffLimits;
+pub use keyring::{CredentialHash, CredentialSource, DockerConfig, DockerConfigError, FormError, SecretCoordinates};
+pub use keyring::{Entry as DockerConfigEntry, Keyring, MatchedCredential};
+pub use manager::{EnsureImage, ImageManager, Parts, RecoverError};
+pub use metrics::Metrics;
+pub use node_credentials::{NodeConfigPaths, NodeCredentials};
+pub use policy::{PullPolicy, PullPolicyError};
+pub use pull_manager::{
+    Allowlist, PatternError, PullManager, RecordError, VerificationPolicy, VerificationPolicyError,
+};
+pub use puller::{ParallelPulls, PullLimits, PullRate};
