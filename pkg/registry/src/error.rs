@@ -42,7 +42,7 @@ pub enum RegistryError {
         /// How long it wants to be left alone, if it says so.
         retry_after: Option<Duration>,
     },
-    /// 408, any 5xx, or a failure of a host that the registry redirected to. Passing.
+    /// 407, 408, any 5xx, or a failure of a host that the registry redirected to. Passing.
     #[error("{0}")]
     Unavailable(Box<Answer>),
     /// Another status, such as 400, 410 or 451. Final.
@@ -265,17 +265,12 @@ impl RegistryError {
         if let Self::Throttled { retry_after, .. } = self { *retry_after } else { None }
     }
 
-    /// Whether the same request may well succeed within seconds.
+    /// Whether the same request may well succeed within seconds. Waiting for a silent host a second time is left to the caller.
     pub(crate) fn is_worth_a_retry(&self) -> bool {
-        matches!(
-            self,
-            Self::Throttled { .. }
-                | Self::Unavailable(_)
-                | Self::Connect { .. }
-                | Self::Interrupted { .. }
-                | Self::Truncated { .. }
-                | Self::Range { .. }
-        )
+        if let Self::Connect { source, .. } | Self::Interrupted { source, .. } = self {
+            return !source.is_timeout();
+        }
+        matches!(self, Self::Throttled { .. } | Self::Unavailable(_) | Self::Truncated { .. } | Self::Range { .. })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tags and referrers, through oci-client: one of its clients per host and authorization, because it keeps the first credentials it is shown.
 //!
+//! oci-client reads answers whole: a time limit bounds them, and no pull depends on them.
 //! Only the registry itself is asked: a mirror knows what has passed through it, and no more.
 
 use std::collections::BTreeSet;

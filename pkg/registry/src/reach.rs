@@ -2,7 +2,7 @@
 
 mod resolver;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use reqwest::Url;
@@ -11,8 +11,17 @@ use crate::endpoint::{Endpoint, is_listed, is_loopback, literal_address};
 
 pub(crate) use resolver::GuardedResolver;
 
-/// AWS's metadata service on IPv6, a unique local address (EC2 user guide, "Instance metadata").
-const METADATA_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
+/// Metadata services and the like outside the link-local ranges, from the clouds' own manuals.
+const METADATA: [IpAddr; 4] = [
+    // AWS on IPv6, "Instance metadata".
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    // Alibaba Cloud, "Instance metadata".
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    // Oracle Cloud's services of the host, "Security lists".
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    // Azure, "What is IP address 168.63.129.16?".
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
 
 /// Why a URL that a registry named is not visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +102,7 @@ impl Home {
         if is_link_local(address) {
             return self.link_local;
         }
-        !(address.is_unspecified() || address.is_multicast() || address == METADATA_V6)
+        !(address.is_unspecified() || address.is_multicast() || METADATA.contains(&address))
     }
 
     /// Whether `name` is the registry's own host name.

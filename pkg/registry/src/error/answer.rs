@@ -102,7 +102,8 @@ impl Answer {
             401 => RegistryError::Unauthorized(self),
             403 => RegistryError::Denied(self),
             404 => RegistryError::NotFound(self),
-            408 | 500..=599 => RegistryError::Unavailable(self),
+            // 407 is a proxy's: it says nothing about the image.
+            407 | 408 | 500..=599 => RegistryError::Unavailable(self),
             429 => RegistryError::Throttled { retry_after: retry_after(headers), answer: self },
             _ => RegistryError::Refused(self),
         }

@@ -166,6 +166,7 @@ impl Section<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
 
     use super::*;
@@ -216,5 +217,12 @@ mod tests {
     #[test]
     fn override_path_false_is_the_default() {
         assert_eq!(parse("override_path = false").unwrap(), HostsFile::default());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "(server|host|ca|\\[host\\.|\"https://|\"|\\]|\\[|=| |\n|[a-z0-9./:@]){0,40}") {
+            drop(parse(&text));
+        }
     }
 }

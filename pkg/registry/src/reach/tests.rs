@@ -28,6 +28,8 @@ fn home(base: &str) -> Home {
 #[case("https://[::ffff:169.254.169.254]/", Err(Forbidden::Address))]
 #[case("https://[fe80::1]/", Err(Forbidden::Address))]
 #[case("https://[fd00:ec2::254]/", Err(Forbidden::Address))]
+#[case("https://100.100.100.200/", Err(Forbidden::Address))]
+#[case("https://168.63.129.16/", Err(Forbidden::Address))]
 #[case("https://2852039166/", Err(Forbidden::Address))]
 #[case("https://127.0.0.1/", Err(Forbidden::Address))]
 #[case("https://127.1/", Err(Forbidden::Address))]
