@@ -245,6 +245,10 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
             Err(error) => ServiceErrors::new(error, Vec::new()),
         };
         for credential in others {
+            if errors.iter().any(|error| *error == ImageServiceError::Cancelled) {
+                // Nobody wants the image any more.
+                break;
+            }
             match self.try_matched(credential).await {
                 Ok(pulled) => return Ok(pulled),
                 Err(error) => errors.push(error),

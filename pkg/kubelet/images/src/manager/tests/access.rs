@@ -36,6 +36,17 @@ async fn the_first_that_works_ends_it() {
 }
 
 #[tokio::test]
+async fn a_pull_that_was_cancelled_is_not_tried_again() {
+    let (world, _) = private();
+    for user in ["bob", "alice"] {
+        world.give_secret("p", "n", user);
+    }
+    world.service.fail_pull(ImageServiceError::Cancelled);
+    assert_eq!(world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap_err().reason(), "ErrImagePull");
+    assert_eq!(pulls(&world), [pull_as(IMAGE, "bob")]);
+}
+
+#[tokio::test]
 async fn the_nodes_credentials_come_after_the_pods_and_open_the_image_to_the_node() {
     let (world, id) = private();
     let config = r#"{"auths":{"localhost:5000":{"auth":"YWxpY2U6cA=="}}}"#;
