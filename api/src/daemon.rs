@@ -7,6 +7,7 @@
 //! | `POST /apply?dryRun=All&source=NAME` | body: manifests; [`ApplyResponse`] |
 //! | `GET /api/v1/pods`, `GET /api/v1/namespaces/NS/pods` | `PodList` |
 //! | `GET`, `DELETE /api/v1/namespaces/NS/pods/NAME` | `Pod`; `Status` |
+//! | `DELETE /api/v1/namespaces/NS/secrets/NAME` | `Status` |
 //! | `POST /api/v1/namespaces/NS/pods/NAME/retry` | `Status` |
 //! | `GET /api/v1/namespaces/NS/pods/NAME/volumes` | [`PodVolumes`] |
 //! | `GET /api/v1/events`, `GET /api/v1/namespaces/NS/events` | `EventList` |
@@ -16,6 +17,8 @@
 //! | `GET /fsck` | [`FsckReport`] |
 //!
 //! Errors are a `metav1.Status` with the HTTP code that Kubernetes gives the same condition.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +64,9 @@ pub struct NodeStatus {
     pub pulls: Vec<RunningPull>,
     /// Why the daemon is not ready; empty when it is.
     pub not_ready: Vec<String>,
+    /// Manifests that cannot be used, a sentence each.
+    #[serde(default)]
+    pub manifest_problems: Vec<String>,
 }
 
 /// A pull under way.
@@ -295,4 +301,52 @@ pub struct FsckReport {
     pub unfinished: Vec<String>,
     /// What is wrong, a sentence each; empty when all is well.
     pub problems: Vec<String>,
+}
+
+// === impl FsckReport ===
+
+/// The report for people, every line ended.
+impl fmt::Display for FsckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (images, blobs) = (Count(self.images, "image"), Count(self.blobs, "blob"));
+        let (bytes, mounts) = (Count(self.bytes, "byte"), Count(self.mounts, "mount"));
+        writeln!(f, "Checked {images}, {blobs} with {bytes}, and {mounts}.")?;
+        list(f, "Unfinished, which is no error:", &self.unfinished)?;
+        list(f, "Problems:", &self.problems)?;
+        if self.problems.is_empty() { writeln!(f, "No problems found.") } else { Ok(()) }
+    }
+}
+
+/// A number of things, in the right grammatical number.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}
+
+/// A heading and its lines, without control characters; nothing where there are none.
+fn list(f: &mut fmt::Formatter<'_>, heading: &str, lines: &[String]) -> fmt::Result {
+    if !lines.is_empty() {
+        writeln!(f, "{heading}")?;
+    }
+    lines.iter().try_for_each(|line| {
+        let shown: String =
+            line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
+        writeln!(f, "  {shown}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fsck_counts_in_the_right_number_and_escapes_what_it_lists() {
+        let mut report = FsckReport { images: 1, blobs: 2, bytes: 1, mounts: 0, ..FsckReport::default() };
+        assert_eq!(report.to_string(), "Checked 1 image, 2 blobs with 1 byte, and 0 mounts.\nNo problems found.\n");
+        report.problems.push("layer \u{1b}x is damaged".to_owned());
+        assert!(report.to_string().ends_with("Problems:\n  layer \\u{1b}x is damaged\n"), "{report}");
+    }
 }

@@ -66,18 +66,22 @@ pub struct ControlPlane {
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
-    /// There is no such pod.
-    #[error("pods {name:?} not found")]
+    /// There is no such object.
+    #[error("{kind}s {name:?} not found")]
     NotFound {
+        /// `pod` or `secret`.
+        kind: &'static str,
         /// Its name.
         name: String,
     },
     /// A file that somebody wrote by hand holds the pod and more: only they can say what becomes of the rest.
     #[error(
-        "pod {name:?} is defined in the manifest file {file} together with {others} other objects: change or remove that file"
+        "{kind} {name:?} is defined in the manifest file {file} together with other objects ({others}): change or remove that file"
     )]
     SharedFile {
-        /// Name of the pod.
+        /// `pod` or `secret`.
+        kind: &'static str,
+        /// Its name.
         name: String,
         /// Name of the file.
         file: String,
@@ -181,7 +185,9 @@ impl ControlPlane {
     pub fn pod(&self, namespace: &str, name: &str) -> Result<Pod, ControlPlaneError> {
         let rows = self.rows.borrow();
         let found = rows.values().find(|row| full_name(&row.pod) == (Some(namespace), Some(name)));
-        found.map(|row| row.pod.clone()).ok_or_else(|| ControlPlaneError::NotFound { name: name.to_owned() })
+        found
+            .map(|row| row.pod.clone())
+            .ok_or_else(|| ControlPlaneError::NotFound { kind: "pod", name: name.to_owned() })
     }
 
     /// The events of a namespace, or all.
@@ -212,12 +218,21 @@ impl ControlPlane {
 
     /// Removes the files that define a pod and nothing else. Does not wait until its volumes are torn down.
     pub async fn delete(&self, namespace: &str, name: &str) -> Result<(), ControlPlaneError> {
-        let key = ("pod", (namespace.to_owned(), name.to_owned()));
+        self.remove("pod", namespace, name).await
+    }
+
+    /// Removes the files that define a secret and nothing else. What was pulled with it stays.
+    pub async fn delete_secret(&self, namespace: &str, name: &str) -> Result<(), ControlPlaneError> {
+        self.remove("secret", namespace, name).await
+    }
+
+    async fn remove(&self, kind: &'static str, namespace: &str, name: &str) -> Result<(), ControlPlaneError> {
+        let key = (kind, (namespace.to_owned(), name.to_owned()));
         let removed = self.source.with_scanner(move |scanner| manifest::remove(scanner, &key)).await;
         let name = || name.to_owned();
         removed.map_err(|error| match error {
-            RemoveError::NotFound => ControlPlaneError::NotFound { name: name() },
-            RemoveError::Shared { file, others } => ControlPlaneError::SharedFile { name: name(), file, others },
+            RemoveError::NotFound => ControlPlaneError::NotFound { kind, name: name() },
+            RemoveError::Shared { file, others } => ControlPlaneError::SharedFile { kind, name: name(), file, others },
             RemoveError::Io { file, source } => ControlPlaneError::Remove { file, source },
         })?;
         self.settle().await
@@ -230,7 +245,7 @@ impl ControlPlane {
         name: &str,
         clear_backoff: impl FnOnce(&PodUid),
     ) -> Result<(), ControlPlaneError> {
-        let missing = || ControlPlaneError::NotFound { name: name.to_owned() };
+        let missing = || ControlPlaneError::NotFound { kind: "pod", name: name.to_owned() };
         let uid = self.manifests().pod(namespace, name).map(|(uid, _)| uid.clone()).ok_or_else(missing)?;
         clear_backoff(&uid);
         self.ask(|done| Command::Retry(uid, done)).await

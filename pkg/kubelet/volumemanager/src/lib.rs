@@ -1,1 +1,19 @@
-//! imagevol-volumemanager
+//! Makes the mounted volumes of this node match its pods.
+//!
+//! In: the set of pods, as a value that changes. Out: mounts, through the volume plugins, and a report of what became of each volume.
+//! One task owns all state; decisions are the pure [`plan`]; it wakes on change and on timers, and polls nothing.
+//! Floor 5: imports `volume`, `images`, `cri`, `mount`, `base`, `api`.
+
+#![forbid(unsafe_code)]
+
+mod manager;
+mod metrics;
+mod outcome;
+mod plan;
+mod reconstruct;
+mod state;
+
+pub use manager::{Parts, VolumeManager};
+pub use metrics::Metrics;
+pub use plan::{Action, plan};
+pub use state::{ActualStateOfWorld, DesiredStateOfWorld, Have, Key, Operation, Operations, Wanted};

@@ -1,0 +1,50 @@
+//! `/metrics`, `/livez`, `/readyz`, `/healthz` and `/version` on a loopback port. It writes nothing and reveals no names of tenants.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use http::{Method, Request};
+use imagevol_base::Supervisor;
+use tokio::net::TcpListener;
+
+use crate::http::{Answer, health, json, no_such_route, serve, typed};
+use crate::node::Node;
+
+/// What OpenMetrics answers are (OpenMetrics 1.0, "Overall Structure").
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Listens and serves.
+pub(crate) async fn start(address: SocketAddr, node: Node, supervisor: &Supervisor) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let bound = listener.local_addr().context("cannot tell the metrics address")?;
+    tracing::info!(address = %bound, "serving metrics");
+    let connections = supervisor.child("admin");
+    supervisor.spawn("admin", async move {
+        loop {
+            tokio::select! {
+                () = connections.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let node = node.clone();
+                        serve(stream, move |request| answer(node.clone(), request.map(drop)), &connections);
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot accept a connection"),
+                },
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn answer(node: Node, request: Request<()>) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => match node.metrics.encode() {
+            Ok(text) => typed(text.into_bytes(), OPENMETRICS),
+            Err(error) => crate::http::Failure::internal(error.to_string()).into_answer(),
+        },
+        (&Method::GET, "/livez") => health(&node.not_live()),
+        (&Method::GET, "/readyz" | "/healthz") => health(&node.not_ready()),
+        (&Method::GET, "/version") => json(&crate::node::version()),
+        (method, path) => no_such_route(method, path),
+    }
+}

@@ -1,0 +1,275 @@
+//! Images: listed, inspected, pulled and removed by command.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use imagevol_api::auth::Credential;
+use imagevol_api::daemon::{
+    ImageDetail, ImageList, ImageSummary, ImageUser, LayerDetail, PullEvent, PullRequest, RemovedImage,
+};
+use imagevol_api::oci::Reference;
+use imagevol_base::Holder;
+use imagevol_cri::{ImageReferences as _, ImageService as _, ImageServiceError, ImageSpec, Progress};
+use imagevol_store::{ImageKind, ImageRecord, LayerRecord};
+use tokio::sync::mpsc;
+
+use super::node::blobs;
+use super::{Query, read_body};
+use crate::http::{Answer, Failure, json, no_such_route};
+use crate::node::Node;
+
+/// How often a pull tells how far it is: as often as an eye sees a bar move.
+const TELL: Duration = Duration::from_millis(200);
+/// Lines that a slow reader may be behind; then older ones are all the same to it.
+const LINES: usize = 8;
+
+/// Tells concurrent commands apart.
+static NEXT_COMMAND: AtomicU64 = AtomicU64::new(1);
+
+/// Below `/images`.
+pub(super) async fn route(
+    node: &Node,
+    method: &Method,
+    path: &[&str],
+    query: &Query,
+    body: Incoming,
+) -> Result<Answer, Failure> {
+    match (method, path) {
+        (&Method::GET, []) => list(node).await,
+        (&Method::GET, ["inspect"]) => inspect(node, reference_of(query)?).await,
+        (&Method::DELETE, []) => remove(node, reference_of(query)?).await,
+        (&Method::POST, ["pull"]) => pull(node, &read_body(body).await?),
+        (method, path) => Ok(no_such_route(method, &format!("/images/{}", path.join("/")))),
+    }
+}
+
+fn reference_of(query: &Query) -> Result<&str, Failure> {
+    query
+        .get("reference")
+        .filter(|reference| !reference.is_empty())
+        .ok_or_else(|| Failure::bad_request("reference is missing"))
+}
+
+async fn list(node: &Node) -> Result<Answer, Failure> {
+    let users = user_names(node);
+    let images = store(node, move |store| {
+        let mut images = store.images()?;
+        images.sort_by_key(|image| (std::cmp::Reverse(image.pulled_at), image.manifest.clone()));
+        images.iter().map(|image| summary(store, image, &users)).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(json(&ImageList { items: images.await? }))
+}
+
+async fn inspect(node: &Node, reference: &str) -> Result<Answer, Failure> {
+    let missing = || Failure::not_found(format!("no image {reference:?} on this node"));
+    let image = node.service.find_image(reference).await.map_err(|error| failure(&error))?.ok_or_else(missing)?;
+    let users = user_names(node);
+    let detail = store(node, move |store| {
+        let manifest = store.read_blob(&image.manifest)?;
+        Ok(ImageDetail {
+            summary: summary(store, &image, &users)?,
+            media_type: image.media_type.clone(),
+            artifact_type: image.artifact_type.clone(),
+            annotations: image.annotations.clone(),
+            layers: image.layers.iter().map(layer).collect(),
+            // It was parsed as JSON before it was stored.
+            manifest: serde_json::from_slice(&manifest).unwrap_or_default(),
+        })
+    });
+    Ok(json(&detail.await?))
+}
+
+async fn remove(node: &Node, reference: &str) -> Result<Answer, Failure> {
+    let removed = match node.service.remove_image(reference).await {
+        Err(ImageServiceError::InUse { holders }) => return Err(in_use(node, reference, &holders)),
+        other => other.map_err(|error| failure(&error))?,
+    };
+    // Records of images that are gone say nothing any more; a failure leaves them, and they are pruned the next time.
+    if let Err(error) = node.images.prune_records().await {
+        tracing::warn!(%error, "pull records were not pruned");
+    }
+    Ok(json(&RemovedImage { untagged: removed.names, deleted: removed.images, freed_bytes: removed.freed_bytes }))
+}
+
+fn in_use(node: &Node, reference: &str, holders: &[String]) -> Failure {
+    let names = user_names(node);
+    let users: Vec<String> = holders.iter().map(|holder| names.get(holder).unwrap_or(holder).clone()).collect();
+    Failure::new(StatusCode::CONFLICT, "Conflict", format!("image {reference:?} is in use by {}", users.join(", ")))
+}
+
+/// Answers at once; lines follow until the pull ends. A client that goes away ends its pull, unless others want it.
+fn pull(node: &Node, body: &[u8]) -> Result<Answer, Failure> {
+    let request: PullRequest = serde_json::from_slice(body).map_err(|error| Failure::bad_request(error.to_string()))?;
+    let (sender, receiver) = mpsc::channel::<PullEvent>(LINES);
+    let node = node.clone();
+    let supervisor = node.tasks().clone();
+    supervisor.spawn("pull command", async move {
+        let progress = Progress::default();
+        let last = tokio::select! {
+            last = run(&node, &request.reference, &progress) => last,
+            () = tell(&progress, &sender) => return,
+        };
+        // A client that has gone away needs no last line.
+        drop(sender.send(last).await);
+    });
+    Ok(lines(receiver))
+}
+
+/// Tells progress until the client goes away.
+async fn tell(progress: &Progress, sender: &mpsc::Sender<PullEvent>) {
+    let mut ticks = tokio::time::interval(TELL);
+    loop {
+        tokio::select! {
+            () = sender.closed() => return,
+            _ = ticks.tick() => match sender.try_send(PullEvent::Progress { blobs: blobs(progress) }) {
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+                Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => {}
+            },
+        }
+    }
+}
+
+async fn run(node: &Node, reference: &str, progress: &Progress) -> PullEvent {
+    match pull_held(node, reference, progress).await {
+        Ok(event) => event,
+        Err(error) => PullEvent::Failed { message: error.to_string() },
+    }
+}
+
+/// The image is held while the command runs, and stays unheld afterwards: a pull by command promises nothing more.
+async fn pull_held(node: &Node, written: &str, progress: &Progress) -> Result<PullEvent, ImageServiceError> {
+    let parsed = Reference::parse(written);
+    let reference = parsed.map_err(|error| ImageServiceError::Invalid { message: format!("{written:?}: {error}") })?;
+    let reference = reference.with_default_tag();
+    let holder = Holder::Command { id: NEXT_COMMAND.fetch_add(1, Ordering::Relaxed) };
+    node.service.hold(&holder, &reference.to_string()).await?;
+    let pulled = pull_with_node_credentials(node, &reference, &holder, progress).await;
+    node.service.release(&holder).await?;
+    let image = pulled?;
+    Ok(PullEvent::Pulled { reference: reference.to_string(), id: image.manifest, size: image.size })
+}
+
+/// Every credential of the node that matches is tried in order; anybody's only if none does, as for a pod without secrets.
+async fn pull_with_node_credentials(
+    node: &Node,
+    reference: &Reference,
+    holder: &Holder,
+    progress: &Progress,
+) -> Result<ImageRecord, ImageServiceError> {
+    let keyring = node.credentials.keyring().await;
+    let matches = keyring.lookup(&reference.repository());
+    let mut credentials: Vec<_> = matches.into_iter().map(|found| Credential::Auth((*found.auth).clone())).collect();
+    if credentials.is_empty() {
+        credentials.push(Credential::Anonymous);
+    }
+    let spec = ImageSpec { image: reference.to_string(), ..ImageSpec::default() };
+    let mut last = ImageServiceError::Cancelled;
+    for credential in credentials {
+        match node.service.pull(&spec, &credential, holder, progress).await {
+            Ok(id) => {
+                let gone = || ImageServiceError::NotFound { message: format!("image {id} is gone again") };
+                return node.service.find_image(&id.to_string()).await?.ok_or_else(gone);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn lines(receiver: mpsc::Receiver<PullEvent>) -> Answer {
+    let events = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
+    let frames = events.map(|event| {
+        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        line.push(b'\n');
+        Ok(Frame::data(Bytes::from(line)))
+    });
+    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    answer
+}
+
+/// Holders as people know them, by the row's key.
+fn user_names(node: &Node) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for pod in node.control.pods(None) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let (namespace, name) =
+            (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
+        for (volume, _) in imagevol_api::core::image_volumes(&pod) {
+            let key = format!("volume/{uid}/{}", volume.name);
+            names.insert(key, format!("pod {namespace}/{name} volume {}", volume.name));
+        }
+    }
+    names
+}
+
+fn summary(
+    store: &imagevol_store::Store,
+    image: &ImageRecord,
+    users: &BTreeMap<String, String>,
+) -> imagevol_store::Result<ImageSummary> {
+    let (repo_digests, repo_tags) = store.names_of(&image.manifest)?.into_iter().partition(|name| name.contains('@'));
+    let user = |holder: Holder| {
+        let key = holder.to_string();
+        ImageUser { name: users.get(&key).cloned().unwrap_or_else(|| holder_name(&holder)) }
+    };
+    Ok(ImageSummary {
+        id: image.manifest.clone(),
+        repo_tags,
+        repo_digests,
+        kind: kind_name(image.kind).to_owned(),
+        size: image.size,
+        pulled_at: jiff::Timestamp::from_second(image.pulled_at).map(|time| time.to_string()).unwrap_or_default(),
+        used_by: store.holders_of(image)?.into_iter().map(user).collect(),
+    })
+}
+
+/// A holder that no known pod explains.
+fn holder_name(holder: &Holder) -> String {
+    match holder {
+        Holder::Volume { pod, volume } => format!("pod {pod} volume {volume}"),
+        Holder::Command { .. } => "pull command".to_owned(),
+    }
+}
+
+fn kind_name(kind: ImageKind) -> &'static str {
+    match kind {
+        ImageKind::Image => "Image",
+        ImageKind::Artifact => "Artifact",
+    }
+}
+
+fn layer(layer: &LayerRecord) -> LayerDetail {
+    LayerDetail {
+        digest: layer.digest.clone(),
+        media_type: layer.media_type.clone(),
+        size: layer.size,
+        stored_as: layer.content.digest().clone(),
+        stored_size: layer.stored_size,
+        title: layer.title.clone(),
+    }
+}
+
+fn failure(error: &ImageServiceError) -> Failure {
+    match error {
+        ImageServiceError::NotFound { message } => Failure::not_found(message.clone()),
+        other => Failure::internal(other.to_string()),
+    }
+}
+
+/// A call of the store, on a blocking thread.
+async fn store<T: Send + 'static>(
+    node: &Node,
+    call: impl FnOnce(&imagevol_store::Store) -> imagevol_store::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let store = node.service.store().clone();
+    let result = tokio::task::spawn_blocking(move || call(&store)).await;
+    let result = result.map_err(|error| Failure::internal(error.to_string()))?;
+    result.map_err(|error| Failure::internal(error.to_string()))
+}

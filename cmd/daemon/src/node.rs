@@ -1,0 +1,140 @@
+//! The node: every part built once and wired, values flowing as the architecture draws them.
+
+mod metrics;
+mod parts;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use imagevol_api::config::ImagevolConfiguration;
+use imagevol_api::daemon::Version;
+use imagevol_base::volumes::VolumeReports;
+use imagevol_base::{EventRecorder, Supervisor};
+use imagevol_controlplane::ControlPlane;
+use imagevol_images::{ImageManager, NodeCredentials};
+use imagevol_imageservice::EmbeddedImageService;
+use imagevol_mount::{Backend, Interface, Kernel};
+use imagevol_volume::{Host, ImagePlugin, PluginManager};
+use imagevol_volumemanager::VolumeManager;
+use tokio::sync::watch;
+
+pub(crate) use metrics::Metrics;
+
+/// What handlers need. Clones are the same node.
+#[derive(Clone)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) backend: Backend,
+    pub(crate) config: Arc<ImagevolConfiguration>,
+    pub(crate) control: ControlPlane,
+    pub(crate) images: Arc<ImageManager<EmbeddedImageService>>,
+    pub(crate) service: Arc<EmbeddedImageService>,
+    pub(crate) credentials: Arc<NodeCredentials>,
+    pub(crate) mounts: Arc<dyn Interface>,
+    pub(crate) host: Host,
+    reports: watch::Receiver<Option<Arc<VolumeReports>>>,
+    pub(crate) metrics: Arc<Metrics>,
+    supervisor: Supervisor,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Builds everything and starts its tasks. The control plane has an owner of its own: it outlives the others, and keeps their last events.
+    pub(crate) async fn start(
+        config: &ImagevolConfiguration,
+        supervisor: &Supervisor,
+        scribe: &Supervisor,
+    ) -> anyhow::Result<Self> {
+        let name = parts::node_name(config)?;
+        let blocking = config.clone();
+        let opened = tokio::task::spawn_blocking(move || parts::open(&blocking)).await.context("start-up task")??;
+        let mounts: Arc<dyn Interface> = Arc::new(Kernel);
+        let service = Arc::new(parts::image_service(config, &opened, Arc::clone(&mounts), supervisor)?);
+        let control = ControlPlane::start(parts::control_settings(config, &name), opened.status, scribe).await;
+        let control = control.context("control plane")?;
+        let events: Arc<dyn EventRecorder> = Arc::new(control.recorder());
+        let metrics = Arc::new(Metrics::default());
+        let images = parts::image_manager(config, &service, &control, &events, &metrics)?;
+        images.recover().await.context("pull records")?;
+        let host = Host::new(config.root_dir(), Arc::clone(&mounts));
+        let plugin = ImagePlugin::new(Arc::clone(&images), Arc::clone(&service), host.clone(), parts::exec(config));
+        let (manager, reports) = VolumeManager::new(imagevol_volumemanager::Parts {
+            plugins: PluginManager::new(vec![Arc::new(plugin)]),
+            host: host.clone(),
+            references: Arc::clone(&service) as Arc<dyn imagevol_cri::ImageReferences>,
+            events,
+            metrics: metrics.volumes.clone(),
+        });
+        let node = Self {
+            name,
+            backend: opened.backend,
+            config: Arc::new(config.clone()),
+            credentials: Arc::new(NodeCredentials::new(parts::node_config_paths(config))),
+            control,
+            images,
+            service,
+            mounts,
+            host,
+            reports,
+            metrics,
+            supervisor: supervisor.clone(),
+        };
+        node.run(manager);
+        Ok(node)
+    }
+
+    /// Pods to the volume manager, its reports back to the control plane.
+    fn run(&self, manager: VolumeManager) {
+        let child = self.supervisor.child("volumemanager");
+        self.supervisor.spawn("volumemanager", manager.run(self.control.served_pods(), child));
+        let (control, mut reports, token) = (self.control.clone(), self.reports.clone(), self.supervisor.token());
+        self.supervisor.spawn("reports", async move {
+            loop {
+                if let Some(report) = &*reports.borrow_and_update() {
+                    control.report(VolumeReports::clone(report));
+                }
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    changed = reports.changed() => if changed.is_err() { return },
+                }
+            }
+        });
+        let (service, pods, token) = (Arc::clone(&self.service), self.control.served_pods(), self.supervisor.token());
+        self.supervisor.spawn("staging", parts::unstage_when_known(service, pods, token));
+    }
+
+    /// What became of every pod's volumes.
+    pub(crate) fn volume_reports(&self) -> Arc<VolumeReports> {
+        self.reports.borrow().clone().unwrap_or_default()
+    }
+
+    /// Owner of tasks that outlive a request.
+    pub(crate) fn tasks(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    /// Why the process should be restarted; empty if it should not.
+    pub(crate) fn not_live(&self) -> Vec<String> {
+        match self.supervisor.panics() {
+            0 => Vec::new(),
+            1 => vec!["1 task has panicked".to_owned()],
+            panics => vec![format!("{panics} tasks have panicked")],
+        }
+    }
+
+    /// Why the node cannot serve new pods; empty if it can.
+    pub(crate) fn not_ready(&self) -> Vec<String> {
+        let mut reasons = self.not_live();
+        if !self.control.served_pods().borrow().all_sources_ready {
+            reasons.push("the manifests have not been read yet".to_owned());
+        }
+        reasons
+    }
+}
+
+/// What runs.
+pub(crate) fn version() -> Version {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Version { version: env!("CARGO_PKG_VERSION").to_owned(), kernel: kernel.trim().to_owned() }
+}

@@ -1,0 +1,32 @@
+//! One registry of metrics for the whole daemon.
+
+use prometheus_client::registry::Registry;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) images: imagevol_images::Metrics,
+    pub(crate) volumes: imagevol_volumemanager::Metrics,
+    registry: Registry,
+}
+
+// === impl Metrics ===
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let (images, volumes) = (imagevol_images::Metrics::default(), imagevol_volumemanager::Metrics::default());
+        let mut registry = Registry::default();
+        images.register(&mut registry);
+        volumes.register(&mut registry);
+        Self { images, volumes, registry }
+    }
+}
+
+impl Metrics {
+    /// OpenMetrics text.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

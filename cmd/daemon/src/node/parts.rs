@@ -1,0 +1,203 @@
+//! The parts of the node, each from its share of the configuration.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use imagevol_api::config::{ImageBackend, ImagePullCredentialsVerificationPolicy as Policy, ImagevolConfiguration};
+use imagevol_base::{EventRecorder, PodSet, Supervisor};
+use imagevol_controlplane::status::PullFailure;
+use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
+use imagevol_images::{
+    BackoffLimits, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager, PullRate, VerificationPolicy,
+};
+use imagevol_imageservice::{Concurrency, EmbeddedImageService};
+use imagevol_mount::{Backend, Exec, Interface, Requested};
+use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
+use imagevol_store::Store;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Metrics;
+
+/// A timeout that nobody lives to see: clocks can be asked to add it without overflow.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// What start-up opens on disk, and finds out about the kernel.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) status: StatusDb,
+    pub(super) backend: Backend,
+}
+
+/// Directories that pods' mounts and sockets lie in; root only but for the kubelet-shaped root, which others' processes walk.
+fn make_dirs(config: &ImagevolConfiguration) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let make = |path: &Path, mode: u32| {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+        made.with_context(|| format!("cannot make directory {}", path.display()))
+    };
+    make(&config.state_dir, 0o700)?;
+    make(&config.run_dir, 0o700)?;
+    make(&config.run_dir.join("staging"), 0o700)?;
+    make(&config.root_dir(), 0o750)
+}
+
+/// Blocking: opens the store, which clears away what a kill left, and tries the back ends on its file system.
+pub(super) fn open(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
+    make_dirs(config)?;
+    let limits = imagevol_store::Limits {
+        max_layer_bytes: config.limits.max_layer_bytes.get(),
+        max_index_bytes: config.limits.max_index_bytes.get(),
+        max_entries: config.limits.max_image_entries,
+    };
+    let store = Store::open(&config.state_dir, limits)
+        .with_context(|| format!("cannot open the store in {}", config.state_dir.display()))?;
+    let status = StatusDb::open(&config.state_dir.join("status.redb")).context("cannot open status.redb")?;
+    let report = imagevol_mount::probe(&config.state_dir, &config.run_dir).context("cannot try to mount images")?;
+    tracing::debug!(?report, "probed the kernel");
+    let requested = match config.image_backend {
+        ImageBackend::Auto => Requested::Auto,
+        ImageBackend::Erofs => Requested::Erofs,
+        ImageBackend::ErofsLoop => Requested::ErofsLoop,
+    };
+    let backend = imagevol_mount::choose(requested, &report).context("images cannot be mounted on this node")?;
+    Ok(Opened { store, status, backend })
+}
+
+pub(super) fn node_name(config: &ImagevolConfiguration) -> anyhow::Result<String> {
+    if let Some(name) = &config.node_name {
+        return Ok(name.clone());
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name")?;
+    Ok(name.trim().to_lowercase())
+}
+
+pub(super) fn image_service(
+    config: &ImagevolConfiguration,
+    opened: &Opened,
+    mounts: Arc<dyn Interface>,
+    supervisor: &Supervisor,
+) -> anyhow::Result<EmbeddedImageService> {
+    let registry = Registry::new(registry_config(config)?, supervisor);
+    Ok(EmbeddedImageService::new(imagevol_imageservice::Parts {
+        store: opened.store.clone(),
+        registry: Arc::new(registry),
+        mounts,
+        backend: opened.backend,
+        staging_dir: config.run_dir.join("staging"),
+        platform: platform(config),
+        concurrency: Concurrency {
+            blobs_per_pull: size(config.max_blobs_per_pull),
+            blobs_per_node: size(config.max_blobs_per_node),
+            abandoned_grace: config.abandoned_pull_grace_period.into(),
+        },
+        limits: imagevol_imageservice::Limits {
+            max_blob_bytes: config.limits.max_layer_bytes.get(),
+            max_image_bytes: config.limits.max_image_bytes.get(),
+        },
+        supervisor: supervisor.child("imageservice"),
+    }))
+}
+
+fn registry_config(config: &ImagevolConfiguration) -> anyhow::Result<RegistryConfig> {
+    let mut registry = RegistryConfig {
+        hosts_dir: Some(config.registry_config_path.clone()),
+        plain_http: config.plain_http_registries.clone(),
+        proxies: Proxies::from_env(|name| std::env::var(name).ok()).context("proxy settings of the environment")?,
+        ..RegistryConfig::default()
+    };
+    registry.limits.manifest = config.limits.max_manifest_bytes.get();
+    registry.limits.layers = size(config.limits.max_image_layers);
+    let idle: Duration = config.image_pull_progress_timeout.into();
+    registry.timeouts.idle = if idle.is_zero() { FOR_EVER } else { idle };
+    Ok(registry)
+}
+
+fn platform(config: &ImagevolConfiguration) -> Platform {
+    let Some(platform) = &config.platform else { return Platform::host() };
+    let mut parts = platform.split('/');
+    let (os, architecture) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    Platform::new(os, architecture, parts.next())
+}
+
+pub(super) fn control_settings(config: &ImagevolConfiguration, node_name: &str) -> ControlPlaneSettings {
+    ControlPlaneSettings {
+        manifest_dir: config.static_pod_path.clone(),
+        node_name: node_name.to_owned(),
+        file_check_frequency: config.file_check_frequency.into(),
+        pull_failure: PullFailure { policy: config.pull_failure_policy, deadline: config.pull_deadline.into() },
+        event_ttl: config.event_ttl.into(),
+        clock: WallClock::system(),
+    }
+}
+
+pub(super) fn image_manager(
+    config: &ImagevolConfiguration,
+    service: &Arc<EmbeddedImageService>,
+    control: &ControlPlane,
+    events: &Arc<dyn EventRecorder>,
+    metrics: &Metrics,
+) -> anyhow::Result<Arc<ImageManager<EmbeddedImageService>>> {
+    let records = PullManager::open(&config.state_dir, verification(config)?, metrics.images.clone());
+    Ok(Arc::new(ImageManager::new(imagevol_images::Parts {
+        service: Arc::clone(service),
+        events: Arc::clone(events),
+        secrets: Arc::new(control.clone()),
+        node_config: node_config_paths(config),
+        records: records.context("cannot open the pull records")?,
+        limits: pull_limits(config),
+        backoff: BackoffLimits::default(),
+        metrics: metrics.images.clone(),
+    })))
+}
+
+fn verification(config: &ImagevolConfiguration) -> anyhow::Result<VerificationPolicy> {
+    let name = match config.image_pull_credentials_verification_policy {
+        Policy::NeverVerify => "NeverVerify",
+        Policy::NeverVerifyPreloadedImages => "NeverVerifyPreloadedImages",
+        Policy::NeverVerifyAllowlistedImages => "NeverVerifyAllowlistedImages",
+        Policy::AlwaysVerify => "AlwaysVerify",
+    };
+    Ok(VerificationPolicy::new(name, &config.preloaded_images_verification_allowlist)?)
+}
+
+fn pull_limits(config: &ImagevolConfiguration) -> PullLimits {
+    let parallel = match (config.serialize_image_pulls, config.max_parallel_image_pulls.and_then(NonZeroU32::new)) {
+        (true, _) => ParallelPulls::Serial,
+        (false, Some(most)) => ParallelPulls::AtMost(most),
+        (false, None) => ParallelPulls::Unlimited,
+    };
+    let rate = || PullRate { qps: f64::from(config.registry_pull_qps), burst: config.registry_burst };
+    PullLimits { parallel, rate: (config.registry_pull_qps > 0).then(rate) }
+}
+
+pub(super) fn node_config_paths(config: &ImagevolConfiguration) -> NodeConfigPaths {
+    let dirs = config.docker_config_dirs.clone();
+    NodeConfigPaths { config_json_dirs: dirs.clone(), dockercfg_dirs: dirs }
+}
+
+pub(super) fn exec(config: &ImagevolConfiguration) -> Exec {
+    if config.noexec { Exec::Deny } else { Exec::Allow }
+}
+
+/// Once every source of pods has been read, staged images that nobody holds are unmounted: their pods went while the daemon was down.
+pub(super) async fn unstage_when_known(
+    service: Arc<EmbeddedImageService>,
+    mut pods: watch::Receiver<Arc<PodSet>>,
+    cancel: CancellationToken,
+) {
+    let known = tokio::select! {
+        () = cancel.cancelled() => return,
+        known = pods.wait_for(|pods| pods.all_sources_ready) => known.is_ok(),
+    };
+    if known && let Err(error) = service.unstage_unused().await {
+        tracing::error!(%error, "cannot unmount staged images that nobody uses");
+    }
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,309 @@
+//! The service itself: the contracts of `cri`, met over registry, store and mounts.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use imagevol_api::auth::Credential;
+use imagevol_api::oci::{Digest, Reference};
+use imagevol_base::{Holder, SingleFlight, Supervisor};
+use imagevol_cri::{
+    FilesystemUsage, Image, ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, ImageSpec,
+    MountRequest, Progress, Result,
+};
+use imagevol_mount::{Attributes, Backend, DetachedMount, Interface};
+use imagevol_registry::{Platform, Registry};
+use imagevol_store::{ImageRecord, Store};
+use tokio::sync::Semaphore;
+
+use crate::error::{chain, of_mount};
+use crate::pull::Fetched;
+use crate::pulls::{Pulls, RunningPull};
+use crate::staging::Staging;
+
+/// How many blobs are fetched at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Of one pull.
+    pub blobs_per_pull: usize,
+    /// On the node.
+    pub blobs_per_node: usize,
+    /// How long a download goes on that nobody wants any more: a pod that is replaced wants the same bytes at once.
+    pub abandoned_grace: Duration,
+}
+
+/// What an image may be at most, as far as its manifest tells. What it unpacks to is the store's to limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one blob in the registry.
+    pub max_blob_bytes: u64,
+    /// Bytes of all blobs in the registry: what an image takes at least.
+    pub max_image_bytes: u64,
+}
+
+/// What the service is built from.
+pub struct Parts {
+    /// Content and rows.
+    pub store: Store,
+    /// Where content comes from.
+    pub registry: Arc<Registry>,
+    /// System calls for mounts.
+    pub mounts: Arc<dyn Interface>,
+    /// How images are mounted.
+    pub backend: Backend,
+    /// Where images are staged.
+    pub staging_dir: PathBuf,
+    /// Which image of an index fits.
+    pub platform: Platform,
+    /// Limits of downloads.
+    pub concurrency: Concurrency,
+    /// Limits of images.
+    pub limits: Limits,
+    /// Owner of downloads.
+    pub supervisor: Supervisor,
+}
+
+/// Pulls into the store, and mounts from it. Clones are the same service.
+#[derive(Clone)]
+pub struct EmbeddedImageService {
+    pub(crate) store: Store,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) platform: Platform,
+    pub(crate) concurrency: Concurrency,
+    pub(crate) limits: Limits,
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) blobs: Arc<SingleFlight<Digest, Fetched>>,
+    pub(crate) pulls: Pulls,
+    staging: Arc<Staging>,
+}
+
+// === impl Concurrency ===
+
+impl Default for Concurrency {
+    /// containerd's default of 3 for one pull; 8 keep a fast link busy and a slow disk alive.
+    fn default() -> Self {
+        Self { blobs_per_pull: 3, blobs_per_node: 8, abandoned_grace: Duration::from_secs(30) }
+    }
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    /// 1 TiB a blob, 4 TiB an image.
+    fn default() -> Self {
+        Self { max_blob_bytes: 1 << 40, max_image_bytes: 4 << 40 }
+    }
+}
+
+// === impl EmbeddedImageService ===
+
+impl EmbeddedImageService {
+    /// Builds the service.
+    pub fn new(parts: Parts) -> Self {
+        let staging = Staging::new(parts.store.clone(), parts.mounts, parts.backend, parts.staging_dir);
+        Self {
+            store: parts.store,
+            registry: parts.registry,
+            platform: parts.platform,
+            concurrency: parts.concurrency,
+            limits: parts.limits,
+            permits: Arc::new(Semaphore::new(parts.concurrency.blobs_per_node.max(1))),
+            blobs: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
+            pulls: Pulls::default(),
+            staging: Arc::new(staging),
+        }
+    }
+
+    /// Content and rows, to list and to check.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The pulls under way.
+    pub fn running_pulls(&self) -> Vec<RunningPull> {
+        self.pulls.list()
+    }
+
+    /// Unmounts staged images that nobody holds: what a kill, or a pod that went while the daemon was down, has left.
+    pub async fn unstage_unused(&self) -> Result<()> {
+        let staging = Arc::clone(&self.staging);
+        self.blocking_mount(move || staging.unstage_unused()).await
+    }
+
+    /// The image that a name leads to.
+    pub async fn find_image(&self, name: &str) -> Result<Option<ImageRecord>> {
+        let names = lookup_names(name);
+        self.blocking(move |store| {
+            for name in names {
+                if let Some(image) = store.resolve(&name)? {
+                    return Ok(Some(image));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Removes a name or an image; says what went.
+    pub async fn remove_image(&self, name: &str) -> Result<imagevol_store::Removed> {
+        let image = self.find_image(name).await?;
+        let not_found = || ImageServiceError::NotFound { message: format!("no image {name:?} on this node") };
+        let image = image.ok_or_else(not_found)?;
+        let staging = Arc::clone(&self.staging);
+        let manifest = image.manifest.clone();
+        self.blocking_mount(move || staging.unstage_if_unused(&manifest)).await?;
+        let names = lookup_names(name);
+        self.blocking(move |store| {
+            let known = names.iter().find(|name| store.resolve(name).is_ok_and(|image| image.is_some()));
+            store.remove(known.map_or(name_of(&image).as_str(), String::as_str))
+        })
+        .await
+    }
+
+    async fn blocking_mount<T: Send + 'static>(&self, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        tokio::task::spawn_blocking(call).await.map_err(|error| crate::error::of_task(&error))?
+    }
+
+    async fn as_image(&self, record: ImageRecord) -> Result<Image> {
+        let digest = record.manifest.clone();
+        let names = self.blocking(move |store| store.names_of(&digest)).await?;
+        Ok(to_image(&record, names))
+    }
+}
+
+impl std::fmt::Debug for EmbeddedImageService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedImageService").field("store", &self.store.state_dir()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("staging_dir", &self.staging_dir).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ImageService for EmbeddedImageService {
+    async fn list(&self) -> Result<Vec<Image>> {
+        self.blocking(|store| {
+            let mut names: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
+            let images = store.images()?;
+            for image in &images {
+                names.insert(image.manifest.clone(), store.names_of(&image.manifest)?);
+            }
+            let image = |record: &ImageRecord| to_image(record, names.remove(&record.manifest).unwrap_or_default());
+            Ok(images.iter().map(image).collect())
+        })
+        .await
+    }
+
+    async fn status(&self, image: &ImageSpec) -> Result<Option<Image>> {
+        match self.find_image(&image.image).await? {
+            Some(record) => self.as_image(record).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn pull(
+        &self,
+        image: &ImageSpec,
+        credential: &Credential,
+        holder: &Holder,
+        progress: &Progress,
+    ) -> Result<ImageId> {
+        let reference = Reference::parse(&image.image)
+            .map_err(|error| ImageServiceError::Invalid { message: error.to_string() })?;
+        let record = self.pull_image(&reference.with_default_tag(), credential, holder, progress).await?;
+        Ok(ImageId::new(record.manifest))
+    }
+
+    async fn remove(&self, image: &ImageSpec) -> Result<()> {
+        match self.remove_image(&image.image).await {
+            Err(ImageServiceError::NotFound { .. }) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    async fn fs_info(&self) -> Result<FilesystemUsage> {
+        self.blocking_mount({
+            let store = self.store.clone();
+            move || {
+                let node = |error: &dyn std::error::Error| ImageServiceError::Node { message: chain(error) };
+                let stats = imagevol_mount::filesystem(store.state_dir()).map_err(|error| node(&error))?;
+                let (used_bytes, inodes_used) = store.usage().map_err(|error| node(&error))?;
+                Ok(FilesystemUsage {
+                    used_bytes,
+                    inodes_used,
+                    capacity_bytes: stats.capacity,
+                    available_bytes: stats.available,
+                })
+            }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl ImageReferences for EmbeddedImageService {
+    async fn hold(&self, holder: &Holder, reference: &str) -> Result<()> {
+        let reference =
+            Reference::parse(reference).map_or_else(|_| reference.to_owned(), |r| r.with_default_tag().to_string());
+        let holder = holder.clone();
+        self.blocking(move |store| store.hold(&holder, &reference)).await
+    }
+
+    async fn bind(&self, holder: &Holder, image: &ImageId) -> Result<Option<ImageId>> {
+        let (holder, digest) = (holder.clone(), image.digest().clone());
+        let bound = self.blocking(move |store| store.bind(&holder, &digest)).await?;
+        Ok(bound.then(|| image.clone()))
+    }
+
+    async fn release(&self, holder: &Holder) -> Result<()> {
+        let key = holder.clone();
+        let image = self.blocking(move |store| store.release(&key)).await?;
+        let Some(image) = image else { return Ok(()) };
+        let staging = Arc::clone(&self.staging);
+        self.blocking_mount(move || staging.unstage_if_unused(&image)).await
+    }
+
+    async fn holders(&self) -> Result<Vec<(Holder, String, Option<ImageId>)>> {
+        let rows = self.blocking(Store::references).await?;
+        Ok(rows.into_iter().map(|(holder, row)| (holder, row.reference, row.image.map(ImageId::new))).collect())
+    }
+}
+
+#[async_trait]
+impl ImageMounts for EmbeddedImageService {
+    async fn mount(&self, request: MountRequest<'_>) -> Result<DetachedMount> {
+        let staging = Arc::clone(&self.staging);
+        let (image, sub_path) = (request.image.digest().clone(), request.sub_path.cloned());
+        let attributes = Attributes { exec: request.exec };
+        self.blocking_mount(move || {
+            let staged = staging.stage(&image)?;
+            staging.mounts().clone_of(&staged, sub_path.as_ref(), attributes).map_err(|error| of_mount(&error))
+        })
+        .await
+    }
+}
+
+/// What a caller's name may be known as: a digest decides over a tag beside it; a bare digest is an image's identity.
+fn lookup_names(name: &str) -> Vec<String> {
+    let Ok(reference) = Reference::parse(name) else { return vec![name.to_owned()] };
+    match reference.digest() {
+        Some(digest) => vec![reference.at_digest(digest).to_string()],
+        None if name.parse::<Digest>().is_ok() => vec![name.to_owned()],
+        None => vec![reference.with_default_tag().to_string()],
+    }
+}
+
+fn name_of(image: &ImageRecord) -> String {
+    image.manifest.to_string()
+}
+
+fn to_image(record: &ImageRecord, names: Vec<String>) -> Image {
+    let (repo_digests, repo_tags) = names.into_iter().partition(|name| name.contains('@'));
+    Image { id: ImageId::new(record.manifest.clone()), repo_tags, repo_digests, size: record.size, pinned: false }
+}

@@ -1,0 +1,107 @@
+//! What should be mounted, what is, and what is being done about it: plain values.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imagevol_api::core::image_volumes;
+use imagevol_api::corev1::{Pod, Volume};
+use imagevol_api::names::{PodUid, VolumeName};
+use imagevol_base::PodSet;
+use imagevol_cri::ImageId;
+use tokio::time::Instant;
+
+/// One volume of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The pod.
+    pub pod: PodUid,
+    /// Its volume.
+    pub volume: VolumeName,
+}
+
+/// What a pod asks for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// The volume in its spec.
+    pub volume: Arc<Volume>,
+}
+
+/// The volumes that should be mounted.
+#[derive(Debug, Clone, Default)]
+pub struct DesiredStateOfWorld {
+    /// By pod and volume.
+    pub volumes: BTreeMap<Key, Wanted>,
+    /// Whether each source of pods has been read: until then a volume that nobody wants may still be wanted.
+    pub all_sources_ready: bool,
+}
+
+/// What is known of a volume on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Have {
+    /// It is mounted, whole.
+    Mounted(ImageId),
+    /// Something may be there: found after a restart, or left by an attempt that failed.
+    Uncertain {
+        /// The image that was decided on and is mounted, if that much is known.
+        decided: Option<ImageId>,
+    },
+}
+
+/// The volumes that are, or may be, mounted.
+#[derive(Debug, Clone, Default)]
+pub struct ActualStateOfWorld {
+    /// By pod and volume.
+    pub volumes: BTreeMap<Key, Have>,
+}
+
+/// What is being done to a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It is being mounted.
+    Mount,
+    /// It is being unmounted.
+    Unmount,
+}
+
+/// What is being done, and what must wait.
+#[derive(Debug, Clone, Default)]
+pub struct Operations {
+    /// One operation a volume at most.
+    pub pending: BTreeMap<Key, Operation>,
+    /// Volumes that must not be tried before.
+    pub not_before: BTreeMap<Key, Instant>,
+}
+
+// === impl DesiredStateOfWorld ===
+
+impl DesiredStateOfWorld {
+    /// The image volumes of all pods. A name that cannot be a directory is left out: validation lets no such pod through.
+    pub fn of(pods: &PodSet) -> Self {
+        let volumes = pods.pods.iter().flat_map(|(uid, pod)| wanted_of(uid, pod)).collect();
+        Self { volumes, all_sources_ready: pods.all_sources_ready }
+    }
+}
+
+fn wanted_of(uid: &PodUid, pod: &Arc<Pod>) -> Vec<(Key, Wanted)> {
+    let wanted = |volume: &Volume| {
+        let key = Key { pod: uid.clone(), volume: volume.name.parse().ok()? };
+        Some((key, Wanted { pod: Arc::clone(pod), volume: Arc::new(volume.clone()) }))
+    };
+    image_volumes(pod).filter_map(|(volume, _)| wanted(volume)).collect()
+}
+
+// === impl Operations ===
+
+impl Operations {
+    /// Whether the volume must be left alone at `now`.
+    pub fn is_busy(&self, key: &Key, now: Instant) -> bool {
+        self.pending.contains_key(key) || self.not_before.get(key).is_some_and(|not_before| now < *not_before)
+    }
+
+    /// When the next volume that waits may be tried.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.not_before.iter().filter(|(key, _)| !self.pending.contains_key(*key)).map(|(_, due)| *due).min()
+    }
+}
