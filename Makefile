@@ -7,7 +7,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
-BUILD := cargo build --locked --package imagevold --package imagevol
+# The whole workspace, with the features that the tests use too: nothing is compiled twice.
+BUILD := cargo build --locked --workspace
 
 .PHONY: all build release demo test verify docs install clean help
 
@@ -17,7 +18,7 @@ build: ## Build imagevold and imagevol (PROFILE=dev)
 	$(BUILD) --profile $(PROFILE)
 
 release: ## Build them for use
-	$(BUILD) --release
+	cargo build --locked --release --package imagevold --package imagevol
 
 demo: ## Install what is missing, build, and tell the story of one pod in a minute
 	hack/install-deps demo
@@ -26,6 +27,7 @@ demo: ## Install what is missing, build, and tell the story of one pod in a minu
 
 test: ## Install what is missing, and run every test; as root, those with real mounts too
 	hack/install-deps test
+	$(BUILD)
 	cargo test --workspace --locked
 
 verify: ## Formatting, lints, floors, lengths, words, licences, rustdoc

@@ -5,6 +5,7 @@
 //! Never linked into the product. Imports `api`, `base` and `cri` alone of this workspace.
 
 mod crypto;
+pub mod daemon;
 pub mod image;
 pub mod image_service;
 pub mod registry;

@@ -1,0 +1,1 @@
+//! Ratios against other tools and against what the machine allows.

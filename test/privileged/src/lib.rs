@@ -1,0 +1,1 @@
+//! Mounted images against what other tools unpack.
