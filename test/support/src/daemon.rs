@@ -59,7 +59,7 @@ pub fn have(test: &str, programs: &[&str]) -> bool {
 }
 
 /// Says aloud that a test was skipped; fails it where everything must be there.
-#[expect(clippy::print_stderr, clippy::panic, reason = "a skipped test must be seen, and in CI it is a failure")]
+#[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{test} must not be skipped in CI: {why}");
     eprintln!("SKIPPED: {test}: {why}");
@@ -233,7 +233,8 @@ impl Drop for Daemon {
         let mut mounts = self.mounts();
         mounts.sort();
         for mount in mounts.iter().rev() {
-            drop(nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH));
+            // What cannot be unmounted goes with the namespace.
+            nix::mount::umount2(mount, nix::mount::MntFlags::MNT_DETACH).unwrap_or_default();
         }
     }
 }
@@ -248,7 +249,6 @@ impl Ran {
 }
 
 /// A program of this workspace, beside the running test: `target/<profile>/deps/<test>` -> `target/<profile>/<name>`.
-#[expect(clippy::panic, reason = "a harness: without the program no test can run")]
 fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap_or_default();
     let profile = test.parent().and_then(Path::parent).unwrap_or(Path::new("."));
