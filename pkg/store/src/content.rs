@@ -27,6 +27,8 @@ pub struct Content {
     pub stored_at: i64,
     /// For a layer: the digest of its `.idx` file.
     pub index: Option<Digest>,
+    /// Bytes of its `.idx` file; 0 for a blob.
+    pub index_bytes: u64,
 }
 
 /// Keeps content from deletion until an image names it, or the pull ends.
@@ -36,7 +38,8 @@ pub struct Lease {
     leases: Leases,
 }
 
-/// Content that pulls under way count on.
+/// Content that pulls under way count on. Deletion holds the lock while it works; so nobody drops a lease with a database
+/// transaction in hand.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leases(Arc<Mutex<HashMap<ContentKey, usize>>>);
 
@@ -82,6 +85,15 @@ impl Serialize for ContentKey {
 impl<'de> Deserialize<'de> for ContentKey {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+// === impl Content ===
+
+impl Content {
+    /// Bytes that its files take.
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        crate::durable::padded(self.size) + self.index_bytes
     }
 }
 

@@ -1,14 +1,15 @@
 //! Deletion, exact to the layer: rows first, then the files that no row names any more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 
 use imagevol_api::oci::Digest;
 
-use crate::content::{Content, ContentKey};
+use crate::content::ContentKey;
 use crate::durable;
-use crate::references::Reference;
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, NAMES, REFERENCES, Write};
+use crate::links::IMAGES_OF;
+use crate::references::{Reference, candidates};
+use crate::rows::{IMAGES, NAMES, REFERENCES, Write};
 use crate::store::Store;
 use crate::{ImageRecord, Result, StoreError};
 
@@ -25,28 +26,40 @@ pub struct Removed {
     pub freed_bytes: u64,
 }
 
+/// What is to go when somebody removes a name.
+#[derive(Debug, PartialEq, Eq)]
+enum Going {
+    /// Names; others lead to the image still.
+    Names(Vec<String>),
+    /// The image with all names.
+    Image,
+}
+
 // === impl Store ===
 
 impl Store {
-    /// Removes a name, and the image with its last tag; or an image with all its names, if its digest is given.
+    /// Removes a name, and the image with its last one; or an image with all its names, if its digest is given. As Docker does, the
+    /// last tag of a repository takes the repository's `name@digest` along.
     ///
-    /// An image that somebody holds, or that is mounted anywhere on the node, stays and is an error.
+    /// An image that somebody holds, or that is mounted anywhere on the node, stays and is an error. (So is one whose files are
+    /// open: [`Store::fsck`] reads them, and a mount that is being made.)
     pub fn remove(&self, name: &str) -> Result<Removed> {
-        let image = self.resolve(name)?.ok_or_else(|| StoreError::NoImage(name.to_owned()))?;
         // Held throughout: content that a pull has just found stays, and content that goes is not found.
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;
-        let names = names_of(&write, &image.manifest)?;
-        let going = names_that_go(&names, name);
-        let goes_whole = names.iter().all(|(_, kept)| going.contains(kept)) || !tags_left(&names, &going);
+        let (image, name) = find(&write, name)?;
+        let names = write.names_of(&image.manifest)?;
         let mut removed = Removed::default();
-        if goes_whole {
-            self.refuse_if_used(&write, &image, &names)?;
-            take_image(&write, &image, &leases, &mut removed)?;
+        match going(&names, name.as_deref()) {
+            Going::Names(names) => removed.names = names,
+            Going::Image => {
+                self.refuse_if_used(&write, &image, &names)?;
+                take_image(&write, &image, &leases, &mut removed)?;
+                removed.names = names;
+            }
         }
-        for (_, name) in names.into_iter().filter(|(_, name)| goes_whole || going.contains(name)) {
-            write.remove(NAMES, &name)?;
-            removed.names.push(name);
+        for name in &removed.names {
+            write.remove_name(name)?;
         }
         // Killed before this: nothing has happened. After it: files without rows, deleted at start.
         write.commit()?;
@@ -54,18 +67,18 @@ impl Store {
         Ok(removed)
     }
 
-    fn refuse_if_used(&self, write: &Write, image: &ImageRecord, names: &[(Digest, String)]) -> Result<()> {
-        let names: Vec<String> = names.iter().map(|(_, name)| name.clone()).collect();
+    fn refuse_if_used(&self, write: &Write<'_>, image: &ImageRecord, names: &[String]) -> Result<()> {
         let rows = write.all::<Reference>(REFERENCES)?;
         let holders: Vec<String> =
-            rows.into_iter().filter_map(|(holder, row)| row.keeps(image, &names).then_some(holder)).collect();
+            rows.into_iter().filter_map(|(holder, row)| row.keeps(image, names).then_some(holder)).collect();
         if !holders.is_empty() {
             return Err(StoreError::InUse(holders));
         }
         self.refuse_if_mounted(&image.manifest)
     }
 
-    /// The last check before an unlink: a superblock in any mount namespace that uses the file denies a write lease.
+    /// The last check before an unlink: a superblock in any mount namespace that uses the file denies a write lease. Every mount of
+    /// the image has its EROFS file open; of content that others share nothing is deleted.
     fn refuse_if_mounted(&self, manifest: &Digest) -> Result<()> {
         let path = self.inner.layout.image(manifest);
         let file = match File::open(&path) {
@@ -77,32 +90,44 @@ impl Store {
         if used { Err(StoreError::Mounted(manifest.clone())) } else { Ok(()) }
     }
 
-    /// Deletes files whose rows are gone.
+    /// Deletes files whose rows are gone: all that it can, then the first error. What stays is deleted at start.
     pub(crate) fn unlink(&self, removed: &Removed) -> Result<()> {
-        for image in &removed.images {
-            durable::remove_file(&self.inner.layout.image(image))?;
-        }
+        let layout = &self.inner.layout;
+        let mut files: Vec<_> = removed.images.iter().map(|image| layout.image(image)).collect();
         for key in &removed.content {
-            durable::remove_file(&self.inner.layout.content(key))?;
+            files.push(layout.content(key));
             if let ContentKey::Layer(diff_id) = key {
-                durable::remove_file(&self.inner.layout.layer_index(diff_id))?;
+                files.push(layout.layer_index(diff_id));
             }
         }
-        Ok(())
+        let results: Vec<Result<()>> = files.iter().map(|path| durable::remove_file(path)).collect();
+        results.into_iter().collect()
     }
 }
 
+/// The image of a name, and the name as it is known; none for a digest, which is the image itself.
+fn find(write: &Write<'_>, name: &str) -> Result<(ImageRecord, Option<String>)> {
+    for candidate in candidates(name) {
+        let known: Option<Digest> = write.get(NAMES, &candidate)?;
+        let digest = known.as_ref().map_or(candidate.clone(), ToString::to_string);
+        if let Some(image) = write.get(IMAGES, &digest)? {
+            return Ok((image, known.map(|_| candidate)));
+        }
+    }
+    Err(StoreError::NoImage(name.to_owned()))
+}
+
 fn take_image(
-    write: &Write,
+    write: &Write<'_>,
     image: &ImageRecord,
     leases: &HashMap<ContentKey, usize>,
     removed: &mut Removed,
 ) -> Result<()> {
-    write.remove(IMAGES, &image.manifest.to_string())?;
-    let kept: BTreeSet<ContentKey> =
-        write.all::<ImageRecord>(IMAGES)?.iter().flat_map(|(_, other)| other.content()).collect();
-    for key in image.content().into_iter().filter(|key| !kept.contains(key) && !leases.contains_key(key)) {
-        take_content(write, &key, removed)?;
+    write.remove_image(image)?;
+    for key in image.content().into_iter().filter(|key| !leases.contains_key(key)) {
+        if write.linked(IMAGES_OF, &key.to_string())?.is_empty() {
+            take_content(write, &key, removed)?;
+        }
     }
     removed.images.push(image.manifest.clone());
     removed.freed_bytes += image.index_bytes;
@@ -110,34 +135,60 @@ fn take_image(
 }
 
 /// Takes the rows of a piece of content.
-pub(crate) fn take_content(write: &Write, key: &ContentKey, removed: &mut Removed) -> Result<()> {
-    let content: Option<Content> = write.get(CONTENT, &key.to_string())?;
-    write.remove(CONTENT, &key.to_string())?;
-    if let ContentKey::Layer(gone) = key {
-        for (blob, diff_id) in write.all::<Digest>(DIFF_IDS)? {
-            if diff_id == *gone {
-                write.remove(DIFF_IDS, &blob)?;
-            }
-        }
+pub(crate) fn take_content(write: &Write<'_>, key: &ContentKey, removed: &mut Removed) -> Result<()> {
+    if let Some(content) = write.remove_content(key)? {
+        removed.freed_bytes += content.bytes_on_disk();
+        removed.content.push(key.clone());
     }
-    removed.freed_bytes += content.map_or(0, |content| durable::padded(content.size));
-    removed.content.push(key.clone());
     Ok(())
 }
 
-fn names_of(write: &Write, image: &Digest) -> Result<Vec<(Digest, String)>> {
-    let names = write.all::<Digest>(NAMES)?;
-    Ok(names.into_iter().filter(|(_, digest)| digest == image).map(|(name, digest)| (digest, name)).collect())
+/// What goes with a name. `names` are all that lead to the image; no name means the image itself.
+fn going(names: &[String], name: Option<&str>) -> Going {
+    let Some(name) = name else { return Going::Image };
+    let same_repository = |other: &&String| repository(other) == repository(name);
+    let other_tags = names.iter().filter(same_repository).any(|other| is_tag(other) && other != name);
+    let goes = |other: &String| {
+        let with_it = !is_tag(other) && (!is_tag(name) || !other_tags);
+        other == name || (same_repository(&other) && with_it)
+    };
+    let going: Vec<String> = names.iter().filter(|other| goes(other)).cloned().collect();
+    if going.len() == names.len() { Going::Image } else { Going::Names(going) }
 }
 
-/// A name goes alone; a bare digest means every name.
-fn names_that_go(names: &[(Digest, String)], name: &str) -> BTreeSet<String> {
-    let all = names.iter().map(|(_, name)| name.clone());
-    if names.iter().any(|(_, known)| known == name) { BTreeSet::from([name.to_owned()]) } else { all.collect() }
+fn is_tag(name: &str) -> bool {
+    !name.contains('@')
 }
 
-/// Whether a tag still leads to the image: `name@digest` alone does not keep it.
-fn tags_left(names: &[(Digest, String)], going: &BTreeSet<String>) -> bool {
-    let had_tags = names.iter().any(|(_, name)| !name.contains('@'));
-    names.iter().filter(|(_, name)| !going.contains(name)).any(|(_, name)| !name.contains('@') || !had_tags)
+/// The repository of `name:tag` or `name@digest`.
+fn repository(name: &str) -> &str {
+    name.split_once('@').or_else(|| name.rsplit_once(':')).map_or(name, |(repository, _)| repository)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::last_tag("a:1 a@d", "a:1", None)]
+    #[case::one_of_two_tags("a:1 a:2 a@d", "a:1", Some("a:1"))]
+    #[case::last_tag_of_its_repository("a:1 a@d b:1 b@d", "a:1", Some("a:1 a@d"))]
+    #[case::digest_beside_a_tag("a:1 a@d", "a@d", Some("a@d"))]
+    #[case::digest_alone("a@d", "a@d", None)]
+    #[case::digests_of_index_and_manifest("a@d a@i", "a@i", None)]
+    #[case::digest_in_two_repositories("a@d b@d", "a@d", Some("a@d"))]
+    #[case::last_tag_beside_another_repositorys_digest("a:1 a@d b@d", "a:1", Some("a:1 a@d"))]
+    #[case::port_is_no_tag("r:5000/a:1 r:5000/a@d r:5000/b:1", "r:5000/a:1", Some("r:5000/a:1 r:5000/a@d"))]
+    fn names_go_as_docker_lets_them_go(#[case] names: &str, #[case] name: &str, #[case] expected: Option<&str>) {
+        let list = |names: &str| names.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let expected = expected.map_or(Going::Image, |names| Going::Names(list(names)));
+        assert_eq!(going(&list(names), Some(name)), expected);
+    }
+
+    #[test]
+    fn a_digest_takes_all_names() {
+        assert_eq!(going(&["a:1".to_owned(), "b:1".to_owned()], None), Going::Image);
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -38,15 +38,42 @@ pub(crate) fn publish(from: &Path, to: &Path) -> Result<()> {
     sync_parent(to)
 }
 
-/// Writes a whole file so that it is there entirely or not at all.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a whole file of `length` bytes, zeros after `bytes`, so that it is there entirely or not at all.
+pub(crate) fn write_file(path: &Path, bytes: &[u8], length: u64) -> Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let mut file = NamedTempFile::new_in(parent).map_err(StoreError::io("create in", parent))?;
     // Killed from here to the rename: a `.tmp` file that no row names, deleted at start.
     file.write_all(bytes).map_err(StoreError::io("write", path))?;
+    file.as_file().set_len(length).map_err(StoreError::io("pad", path))?;
     file.as_file().sync_all().map_err(StoreError::io("sync", path))?;
+    persist(file, path)
+}
+
+/// Renames a synced temporary file to where it is visible, and syncs the directory.
+pub(crate) fn persist(file: NamedTempFile, path: &Path) -> Result<()> {
     file.persist(path).map_err(|error| StoreError::io("rename to", path)(error.error))?;
     sync_parent(path)
+}
+
+/// Bytes of a file; `None` if there is none.
+pub(crate) fn length(path: &Path) -> Result<Option<u64>> {
+    match std::fs::symlink_metadata(path) {
+        Ok(file) => Ok(Some(file.len())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("stat", path)(error)),
+    }
+}
+
+/// The entries of a directory of the store, in order; none where there is no directory.
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let listing = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listing => listing.map_err(StoreError::io("list", dir))?,
+    };
+    let paths = listing.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(StoreError::io("list", dir))?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Deletes a file; one that is not there is deleted already.
@@ -54,9 +81,13 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
     absent_is_fine(std::fs::remove_file(path)).map_err(StoreError::io("delete", path))
 }
 
-/// Deletes a directory of the store with what is in it. No mount is ever made below the state directory.
+/// Deletes a directory of the store with what is in it, or a file in its place. No mount is ever made below the state directory.
 pub(crate) fn remove_dir(path: &Path) -> Result<()> {
-    absent_is_fine(std::fs::remove_dir_all(path)).map_err(StoreError::io("delete", path))
+    let removed = match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => std::fs::remove_file(path),
+        removed => removed,
+    };
+    absent_is_fine(removed).map_err(StoreError::io("delete", path))
 }
 
 fn absent_is_fine(result: std::io::Result<()>) -> std::io::Result<()> {

@@ -22,7 +22,16 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// The database could not be opened, read or written.
+    /// The database could not be opened: it is missing, damaged, or another program's.
+    #[error("cannot open database {}", path.display())]
+    Open {
+        /// Its file.
+        path: PathBuf,
+        /// What redb says.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// The database could not be read or written.
     #[error("database of the store")]
     Database(#[source] Box<redb::Error>),
     /// Another process has the database open.
@@ -38,6 +47,14 @@ pub enum StoreError {
         /// What is wrong with it.
         #[source]
         source: serde_json::Error,
+    },
+    /// A row's key names nothing that this version knows.
+    #[error("row {key:?} of table {table} has a key that cannot be read")]
+    Key {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        key: String,
     },
     /// The state directory was written by a version that this one does not understand.
     #[error("state format {found} is not known to this version, which writes {known}")]
@@ -68,7 +85,7 @@ pub enum StoreError {
     SizeMismatch {
         /// What was promised.
         expected: u64,
-        /// What came.
+        /// What came; at least that many, where more came.
         actual: u64,
     },
     /// The layer is larger, unpacked, than is allowed.
@@ -86,6 +103,16 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    /// A download went on from bytes of an earlier try, and the whole is wrong. Those bytes are deleted: the next try begins anew,
+    /// and only if it fails too is the content to blame.
+    #[error("download that went on after {at} bytes failed, and begins anew")]
+    Resumed {
+        /// How many bytes were here.
+        at: u64,
+        /// What is wrong.
+        #[source]
+        source: Box<StoreError>,
+    },
     /// The compressed stream is broken.
     #[error("layer cannot be decompressed ({compression})")]
     Inflate {
@@ -98,6 +125,26 @@ pub enum StoreError {
     /// The layer is no tar that can be mounted.
     #[error("layer cannot be used")]
     Layer(#[from] imagevol_layer::LayerError),
+    /// The stored index of a layer cannot be read.
+    #[error("cannot read layer index {}", path.display())]
+    Index {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: imagevol_layer::LayerError,
+    },
+    /// A file of the store is not what its digest says: the disk lied, or somebody wrote to it.
+    #[error("{} is damaged: its content is {actual}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The digest of what is there.
+        actual: Digest,
+    },
+    /// A layer of an image is no tar but a blob, which only artifacts have.
+    #[error("{0} is no layer of an image")]
+    NotALayer(String),
     /// The layers do not make an image.
     #[error("image cannot be written")]
     Erofs(#[from] imagevol_erofs::WriteError),
@@ -136,6 +183,11 @@ impl StoreError {
         move |source| Self::Io { op, path, source }
     }
 
+    /// Whether the database refuses everything until it is opened anew, because a read or write has failed before.
+    pub(crate) fn is_latched(&self) -> bool {
+        matches!(self, Self::Database(error) if matches!(**error, redb::Error::PreviousIo | redb::Error::DatabaseClosed))
+    }
+
     /// Whether the content itself is wrong, so that the same bytes will fail again.
     pub fn is_content(&self) -> bool {
         match self {
@@ -145,11 +197,17 @@ impl StoreError {
             | Self::TooLarge { .. }
             | Self::Inflate { .. }
             | Self::Layer(_)
+            | Self::NotALayer(_)
             | Self::Erofs(_) => true,
             Self::Io { .. }
+            | Self::Open { .. }
             | Self::Database(_)
             | Self::Locked(_)
             | Self::Row { .. }
+            | Self::Key { .. }
+            | Self::Resumed { .. }
+            | Self::Index { .. }
+            | Self::Damaged { .. }
             | Self::Source { .. }
             | Self::Format { .. }
             | Self::DeviceTag(_)

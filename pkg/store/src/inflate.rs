@@ -7,6 +7,9 @@ use flate2::bufread::GzDecoder;
 /// Largest window that a zstd frame may ask for: 128 MiB, what `zstd --long` makes and every decoder takes by default (RFC 8878, 3.1.1.1.2).
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
+/// Bytes that tell the compression: the length of zstd's magic number, the longer one (RFC 8878, 3.1.1).
+pub(crate) const MAGIC_BYTES: u64 = 4;
+
 /// How a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -164,10 +167,10 @@ impl<R: BufRead> Read for Members<R> {
         loop {
             match std::mem::replace(&mut self.state, State::Broken) {
                 State::Inside(mut decoder) => {
-                    let count = decoder.read(out)?;
-                    if count > 0 || out.is_empty() {
+                    let read = decoder.read(out);
+                    if !matches!(read, Ok(0)) || out.is_empty() {
                         self.state = State::Inside(decoder);
-                        return Ok(count);
+                        return read;
                     }
                     self.state = Self::next_member(decoder.into_inner())?;
                 }

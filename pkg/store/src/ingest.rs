@@ -1,23 +1,28 @@
 //! A download under way, in a directory of its own until it is whole and verified.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imagevol_api::oci::{Algorithm, Digest};
+use imagevol_layer::LayerIndex;
 
+use crate::claims::Claim;
 use crate::content::{Content, ContentKey, Lease};
 use crate::durable;
-use crate::inflate::{Compression, Inflate};
-use crate::source::Hashed;
-use crate::store::Inner;
-use crate::tar_sink::{TarSink, Written};
+use crate::inflate::{Compression, Inflate, MAGIC_BYTES};
+use crate::sink::Sink;
+use crate::source::{Hashed, of_read};
+use crate::store::{Inner, now};
 use crate::{Result, StoreError};
 
 /// Version of an ingest directory; one of another version is deleted at start.
 pub(crate) const FORMAT: &str = "1";
+
+/// How the names of downloads begin that cannot be gone on with: a decoder's state is not kept.
+pub(crate) const PACKED: &str = "packed-";
 
 /// Bytes that are taken from a decoder at once: large enough that calls do not count, small enough for the second-level cache.
 const CHUNK: usize = 256 * 1024;
@@ -39,7 +44,7 @@ pub enum Form {
     },
 }
 
-/// A download that may begin, or go on where it was left.
+/// A download that may begin, or go on where it was left. Dropped before anything came in, it leaves nothing.
 #[derive(Debug)]
 pub struct Ingest {
     store: Arc<Inner>,
@@ -50,6 +55,8 @@ pub struct Ingest {
     data: PathBuf,
     file: File,
     resume_at: u64,
+    /// Nobody else writes to the directory while this is held.
+    _claim: Claim,
 }
 
 /// Content that is present, and kept by a lease until an image names it.
@@ -61,20 +68,62 @@ pub struct Stored {
     pub lease: Lease,
 }
 
+/// Bytes that are all here and are what was promised.
+struct Received {
+    key: ContentKey,
+    size: u64,
+    index: Option<LayerIndex>,
+}
+
+/// Whether what is on disk can be trusted after a step has failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Sound,
+    Lost,
+}
+
+// === impl Form ===
+
+impl Form {
+    /// Bytes that are stored as they come can be gone on with.
+    fn resumes(&self) -> bool {
+        matches!(self, Self::Blob | Self::Layer { compression: Compression::None, .. })
+    }
+
+    fn compression(&self) -> Compression {
+        match self {
+            Self::Blob => Compression::None,
+            Self::Layer { compression, .. } => *compression,
+        }
+    }
+
+    /// The directory of a download: the same blob may be wanted as a file and as a layer.
+    fn dir_name(&self, digest: &Digest) -> String {
+        let kind = match self {
+            Self::Blob => "blob-",
+            Self::Layer { .. } if self.resumes() => "tar-",
+            Self::Layer { .. } => PACKED,
+        };
+        format!("{kind}{}-{}", digest.algorithm().as_str(), digest.hex())
+    }
+}
+
 // === impl Ingest ===
 
 impl Ingest {
+    /// Waits for another that writes to the same download.
     pub(crate) fn begin(store: Arc<Inner>, digest: &Digest, size: u64, form: Form) -> Result<Self> {
-        let kind = if form == Form::Blob { "blob" } else { "layer" };
-        let dir = store.layout.ingest(&format!("{kind}-{}-{}", digest.algorithm().as_str(), digest.hex()));
+        let name = form.dir_name(digest);
+        let claim = store.claims.wait_for(&name);
+        let dir = store.layout.ingest(&name);
         durable::make_dir(&dir)?;
-        // Killed here: an ingest directory without `format`, deleted at start.
-        durable::write_file(&dir.join("format"), FORMAT.as_bytes())?;
+        // Killed before this is whole: a download of no known version, deleted at start.
+        let format = dir.join("format");
+        std::fs::write(&format, FORMAT).map_err(StoreError::io("write", &format))?;
         let data = dir.join("data");
         let file = open_data(&data)?;
-        // A cancelled try may still be writing for a moment: it ends as soon as its source does.
-        file.lock().map_err(StoreError::io("lock", &data))?;
-        let mut ingest = Self { store, digest: digest.clone(), size, form, dir, data, file, resume_at: 0 };
+        let mut ingest =
+            Self { store, digest: digest.clone(), size, form, dir, data, file, resume_at: 0, _claim: claim };
         ingest.resume_at = ingest.usable_prefix()?;
         Ok(ingest)
     }
@@ -84,98 +133,113 @@ impl Ingest {
         self.resume_at
     }
 
-    /// Bytes that are stored as they come can be gone on with; a decoder's state is not kept.
     fn usable_prefix(&self) -> Result<u64> {
-        let resumable = matches!(self.form, Form::Blob | Form::Layer { compression: Compression::None, .. });
         let length = self.file.metadata().map_err(StoreError::io("stat", &self.data))?.len();
-        if resumable && length <= self.size {
-            return Ok(length);
-        }
-        self.file.set_len(0).map_err(StoreError::io("truncate", &self.data))?;
-        Ok(0)
+        let usable = match length {
+            _ if !self.form.resumes() => 0,
+            length if length <= self.size => length,
+            // All bytes and their padding: the last try was killed just before the rename.
+            length if length == durable::padded(self.size) => self.size,
+            _ => 0,
+        };
+        self.file.set_len(usable).map_err(StoreError::io("truncate", &self.data))?;
+        Ok(usable)
     }
 
     /// Reads the source to its end, verifies everything, and makes the content visible.
     ///
-    /// When the source fails, what came in stays for the next try; when the content is wrong, it is deleted.
-    pub fn run(mut self, source: impl BufRead) -> Result<Stored> {
-        let result = self.run_form(source);
-        if result.as_ref().err().is_some_and(StoreError::is_content) {
-            durable::remove_dir(&self.dir)?;
-        }
-        result
+    /// When the source or the disk fails, what came in stays for the next try if that can go on from it; else it is deleted.
+    pub fn run(self, source: impl BufRead) -> Result<Stored> {
+        let received = self.receive(source).map_err(|error| self.fail(error, Progress::Sound))?;
+        // After a failed sync nobody knows what is on disk, and a second sync would say that all is well (fsync(2)).
+        self.seal(&received).map_err(|error| self.fail(error, Progress::Lost))?;
+        self.publish(&received).map_err(|error| self.fail(error, Progress::Sound))
     }
 
-    fn run_form(&mut self, source: impl BufRead) -> Result<Stored> {
-        match self.form.clone() {
-            Form::Blob => self.blob(source),
-            Form::Layer { compression, diff_id } => self.layer(compression, diff_id.as_ref(), source),
-        }
-    }
-
-    fn blob(&mut self, source: impl BufRead) -> Result<Stored> {
+    fn receive(&self, mut source: impl BufRead) -> Result<Received> {
+        let compression = self.form.compression();
+        let head = head(compression, &mut source).map_err(|source| StoreError::Source { at: 0, source })?;
         let prefix = BufReader::with_capacity(CHUNK, self.prefix()?);
-        let mut hashed = Hashed::new(self.digest.algorithm(), prefix.chain(source));
-        self.seek_to_end_of_prefix()?;
-        self.copy(&mut hashed)?;
-        hashed.verify(&self.digest, self.size)?;
-        durable::pad_and_sync(&self.file, self.size, &self.data)?;
-        self.publish(&ContentKey::Blob(self.digest.clone()), self.size, None)
+        let bytes = prefix.chain(Cursor::new(head).chain(source));
+        let hashed = Hashed::new(self.digest.algorithm(), bytes, self.size);
+        (&self.file).seek(SeekFrom::Start(self.resume_at)).map_err(StoreError::io("seek", &self.data))?;
+        let mut sink = self.sink();
+        inflate_into(&mut sink, compression, hashed, self.resume_at, (&self.digest, self.size))?;
+        self.received(sink)
     }
 
-    fn layer(&mut self, compression: Compression, promised: Option<&Digest>, source: impl BufRead) -> Result<Stored> {
-        let prefix = BufReader::with_capacity(CHUNK, self.prefix()?);
-        let hashed = Hashed::new(self.digest.algorithm(), prefix.chain(source));
-        self.seek_to_end_of_prefix()?;
-        let limit = self.store.limits.max_layer_bytes;
-        let algorithm = promised.map_or(Algorithm::Sha256, Digest::algorithm);
-        let mut sink = TarSink::new(&self.file, &self.data, algorithm, limit);
-        let hashed = inflate_into(&mut sink, compression, hashed, self.resume_at)?;
-        hashed.verify(&self.digest, self.size)?;
-        let written = sink.finish()?;
-        check_diff_id(promised, &written.diff_id)?;
-        self.publish_layer(&written)
-    }
-
-    fn seek_to_end_of_prefix(&mut self) -> Result<()> {
-        self.file.seek(SeekFrom::Start(self.resume_at)).map(drop).map_err(StoreError::io("seek", &self.data))
-    }
-
-    /// Writes what comes after the prefix, and never more than was promised.
-    fn copy<R: BufRead>(&mut self, hashed: &mut Hashed<R>) -> Result<()> {
-        let mut buffer = vec![0; CHUNK];
-        while hashed.count() <= self.size {
-            let left = usize::try_from(self.resume_at.saturating_sub(hashed.count())).unwrap_or(CHUNK).min(CHUNK);
-            let chunk = buffer.get_mut(..if left > 0 { left } else { CHUNK }).unwrap_or_default();
-            let at = hashed.count();
-            let count = hashed.read(chunk).map_err(|source| StoreError::Source { at, source })?;
-            if count == 0 {
-                return Ok(());
-            }
-            if left == 0 {
-                // Killed here: the prefix is longer; the next try hashes it again and goes on.
-                let bytes = chunk.get(..count).unwrap_or_default();
-                self.file.write_all(bytes).map_err(StoreError::io("write", &self.data))?;
+    fn sink(&self) -> Sink<'_> {
+        match &self.form {
+            Form::Blob => Sink::blob(&self.file, &self.data),
+            Form::Layer { diff_id, .. } => {
+                let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+                Sink::layer(&self.file, &self.data, algorithm, self.store.limits)
             }
         }
-        Err(StoreError::SizeMismatch { expected: self.size, actual: hashed.count() })
     }
 
-    fn publish_layer(&self, written: &Written) -> Result<Stored> {
-        let index = written.index.to_bytes();
-        let index_digest = imagevol_base::Digester::sha256(&index);
-        // Killed after this: an index that no row names, deleted at start.
-        durable::write_file(&self.store.layout.layer_index(&written.diff_id), &index)?;
-        self.publish(&ContentKey::Layer(written.diff_id.clone()), written.size, Some(index_digest))
+    fn received(&self, sink: Sink<'_>) -> Result<Received> {
+        let (size, layer) = sink.finish()?;
+        let Some(layer) = layer else {
+            return Ok(Received { key: ContentKey::Blob(self.digest.clone()), size, index: None });
+        };
+        check_diff_id(&self.form, &layer.diff_id)?;
+        Ok(Received { key: ContentKey::Layer(layer.diff_id), size, index: Some(layer.index) })
     }
 
-    /// Killed between the rename and the row: a file that no row names, deleted at start.
-    fn publish(&self, key: &ContentKey, size: u64, index: Option<Digest>) -> Result<Stored> {
-        durable::publish(&self.data, &self.store.layout.content(key))?;
-        let stored =
-            self.store.add_content(key, &self.digest, Content { size, stored_at: crate::store::now(), index })?;
-        durable::remove_dir(&self.dir)?;
+    /// Killed here: all bytes are there, the padding perhaps; the next try takes it off and hashes them again.
+    fn seal(&self, received: &Received) -> Result<()> {
+        durable::pad_and_sync(&self.file, received.size, &self.data)
+    }
+
+    fn publish(&self, received: &Received) -> Result<Stored> {
+        // Taken before anything is visible: nobody deletes a file whose row is about to be written.
+        let lease = self.store.leases.take(&received.key);
+        let content = match self.store.whole(&received.key)? {
+            // The same layer in another compression. The file that is there may be mounted.
+            Some(known) => known,
+            None => self.make_visible(received)?,
+        };
+        let stored = self.store.add_content(lease, &self.digest, content)?;
+        // Killed before this: a download without bytes, deleted when it is old.
+        self.discard();
         Ok(stored)
+    }
+
+    fn make_visible(&self, received: &Received) -> Result<Content> {
+        let layout = &self.store.layout;
+        let mut content = Content { size: received.size, stored_at: now(), index: None, index_bytes: 0 };
+        if let (ContentKey::Layer(diff_id), Some(index)) = (&received.key, &received.index) {
+            let index = index.to_bytes();
+            content.index = Some(imagevol_base::Digester::sha256(&index));
+            content.index_bytes = index.len() as u64;
+            // Killed after this: an index that no row names, deleted at start.
+            durable::write_file(&layout.layer_index(diff_id), &index, content.index_bytes)?;
+        }
+        // Killed after this: a file that no row names, deleted at start.
+        durable::publish(&self.data, &layout.content(&received.key))?;
+        Ok(content)
+    }
+
+    /// Clears up after a failure, and says whose it was.
+    fn fail(&self, error: StoreError, progress: Progress) -> StoreError {
+        if !self.form.resumes() || progress == Progress::Lost || error.is_content() {
+            self.discard();
+        }
+        match error {
+            error if self.resume_at > 0 && error.is_content() => {
+                StoreError::Resumed { at: self.resume_at, source: Box::new(error) }
+            }
+            error => error,
+        }
+    }
+
+    /// Killed here: a part of the directory, gone on with or deleted like the whole.
+    fn discard(&self) {
+        if let Err(error) = durable::remove_dir(&self.dir) {
+            // Truncated by the next try, or deleted when it is old.
+            tracing::warn!(%error, dir = %self.dir.display(), "a download's directory stays");
+        }
     }
 
     /// What an earlier try left, read again for its hash.
@@ -185,41 +249,75 @@ impl Ingest {
     }
 }
 
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if self.file.metadata().is_ok_and(|data| data.len() == 0) {
+            self.discard();
+        }
+    }
+}
+
 fn open_data(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE);
     options.open(path).map_err(StoreError::io("open", path))
 }
 
-fn check_diff_id(promised: Option<&Digest>, actual: &Digest) -> Result<()> {
-    match promised {
-        Some(expected) if expected != actual => {
+/// As many bytes as tell the compression, where they must: the first chunk of a source may be shorter.
+fn head(compression: Compression, source: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let wanted = if compression == Compression::Detect { MAGIC_BYTES } else { 0 };
+    let mut head = Vec::new();
+    source.take(wanted).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn check_diff_id(form: &Form, actual: &Digest) -> Result<()> {
+    match form {
+        Form::Layer { diff_id: Some(expected), .. } if expected != actual => {
             Err(StoreError::DiffIdMismatch { expected: expected.clone(), actual: actual.clone() })
         }
-        _ => Ok(()),
+        Form::Blob | Form::Layer { .. } => Ok(()),
     }
 }
 
-/// Reads the source through the decoder into the sink; the first `on_disk` bytes are there already.
+/// Reads the source through the decoder into the sink, the first `on_disk` bytes of which are there already, and verifies it.
 fn inflate_into<R: BufRead>(
-    sink: &mut TarSink<'_>,
+    sink: &mut Sink<'_>,
     compression: Compression,
     source: Hashed<R>,
     on_disk: u64,
-) -> Result<Hashed<R>> {
-    let broken = |source| StoreError::Inflate { compression: compression.as_str(), source };
-    let mut inflate = Inflate::new(compression, source).map_err(broken)?;
+    (digest, size): (&Digest, u64),
+) -> Result<()> {
+    let failed = |error| of_read(error, compression.as_str(), size);
+    let mut inflate = Inflate::new(compression, source).map_err(failed)?;
+    let pumped = pump(&mut inflate, sink, on_disk, failed);
+    match (pumped, inflate.into_source()) {
+        (Err(error), Some(source)) if error.is_content() => Err(blame(error, source.verify(digest))),
+        (Err(error), _) => Err(error),
+        (Ok(()), Some(source)) => source.verify(digest),
+        (Ok(()), None) => Err(failed(std::io::Error::other("decoder lost its source"))),
+    }
+}
+
+fn pump(
+    inflate: &mut impl Read,
+    sink: &mut Sink<'_>,
+    on_disk: u64,
+    failed: impl Fn(std::io::Error) -> StoreError,
+) -> Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut replayed = 0;
     loop {
         // Bytes on disk and new ones are not mixed in one chunk.
         let left = usize::try_from(on_disk.saturating_sub(replayed)).unwrap_or(CHUNK).min(CHUNK);
         let room = if left > 0 { left } else { CHUNK };
-        let chunk = buffer.get_mut(..room).unwrap_or_default();
-        let count = inflate.read(chunk).map_err(broken)?;
-        let bytes = chunk.get(..count).unwrap_or_default();
+        let count = match inflate.read(buffer.get_mut(..room).unwrap_or_default()) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            count => count.map_err(&failed)?,
+        };
+        let bytes = buffer.get(..count).unwrap_or_default();
         if count == 0 {
-            break;
+            return Ok(());
         }
         if left > 0 {
             sink.replay(bytes)?;
@@ -228,5 +326,13 @@ fn inflate_into<R: BufRead>(
         }
         replayed += count as u64;
     }
-    inflate.into_source().ok_or_else(|| broken(std::io::Error::other("decoder lost its source")))
+}
+
+/// Where the bytes are not those that were promised, they are to blame, whatever they were taken for: another host may have the
+/// right ones.
+fn blame(error: StoreError, verified: Result<()>) -> StoreError {
+    match verified {
+        Err(mismatch @ (StoreError::DigestMismatch { .. } | StoreError::SizeMismatch { .. })) => mismatch,
+        Ok(()) | Err(_) => error,
+    }
 }

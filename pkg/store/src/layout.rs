@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use imagevol_api::oci::{Algorithm, Digest};
 
-use crate::content::ContentKey;
+use crate::content::{Content, ContentKey};
+use crate::durable;
 
 /// The paths of one state directory.
 #[derive(Debug, Clone)]
@@ -40,6 +41,15 @@ impl Layout {
         let algorithms = [Algorithm::Sha256, Algorithm::Sha512];
         let families = ["blobs", "layers", "images"];
         families.iter().flat_map(|family| algorithms.map(|algorithm| self.family(family, algorithm))).collect()
+    }
+
+    /// The files of a piece of content, and how long they must be.
+    pub(crate) fn files_of(&self, key: &ContentKey, content: &Content) -> Vec<(PathBuf, u64)> {
+        let mut files = vec![(self.content(key), durable::padded(content.size))];
+        if let ContentKey::Layer(diff_id) = key {
+            files.push((self.layer_index(diff_id), content.index_bytes));
+        }
+        files
     }
 
     pub(crate) fn content(&self, key: &ContentKey) -> PathBuf {

@@ -6,12 +6,13 @@
 //! # On disk
 //!
 //! ```text
-//! db.redb                          rows: images, names, content, references
+//! db.redb                          rows: images, names, content, references, and the ways back between them
 //! blobs/<algorithm>/<hex>          manifests, configs, files of artifacts; zero-padded to 4 KiB, true size in the row
 //! layers/<algorithm>/<hex>.tar     an uncompressed layer by its diffID, zero-padded to 4 KiB
 //! layers/<algorithm>/<hex>.idx     what the layer's tar holds
 //! images/<algorithm>/<hex>.erofs   an image by its manifest digest: metadata only, its bytes lie in layers and blobs
-//! ingest/<algorithm>-<hex>/        a download under way: `format` (version), `data` (bytes so far)
+//! ingest/<kind>-<algorithm>-<hex>/ a download under way: `format` (version), `data` (bytes so far); `blob` and `tar` are gone on
+//!                                  with, `packed` begins anew
 //! ```
 //!
 //! A file becomes visible by rename after fsync, and then its row is written: a file that no row names is what a kill left
@@ -20,21 +21,27 @@
 
 #![forbid(unsafe_code)]
 
+mod claims;
+mod commit;
 mod content;
+mod database;
 mod deletion;
 mod durable;
 mod error;
+mod expiry;
 mod fsck;
+mod hash;
 mod image;
 mod inflate;
 mod ingest;
 mod layout;
+mod links;
 mod recovery;
 mod references;
 mod rows;
+mod sink;
 mod source;
 mod store;
-mod tar_sink;
 
 pub use content::{Content, ContentKey, Lease};
 pub use deletion::Removed;

@@ -1,110 +1,134 @@
 //! What happens at start: everything that a kill can have left is either gone on with or cleared away.
+//!
+//! Killed at any point of it: rows are mended in one transaction, files are deleted in any order, and the next start does it again.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use imagevol_api::oci::Digest;
 use imagevol_base::Holder;
+use serde::de::DeserializeOwned;
 
 use crate::content::{Content, ContentKey};
-use crate::deletion::{Removed, take_content};
-use crate::ingest;
+use crate::durable::{self, entries};
+use crate::expiry::Downloads;
+use crate::layout::Layout;
 use crate::references::Reference;
-use crate::rows::{CONTENT, IMAGES, NAMES, REFERENCES};
-use crate::store::{Store, now};
-use crate::{ImageRecord, Result, StoreError, durable};
-
-/// Content that no image names, and downloads that nobody goes on with, are kept this long: a node that was down over night
-/// resumes, a pod that never comes back does not fill the disk.
-pub(crate) const UNFINISHED_TTL_SECONDS: i64 = 24 * 60 * 60;
+use crate::rows::{CONTENT, DIFF_IDS, IMAGES, NAMES, REFERENCES, Snapshot, Table, Write, name};
+use crate::store::{Inner, Store};
+use crate::{ImageRecord, Result};
 
 /// Clears what a kill left. Runs before anything else sees the store.
 pub(crate) fn run(store: &Store) -> Result<()> {
-    drop_rows_of_commands(store)?;
-    drop_broken_images(store)?;
-    drop_unfinished(store)?;
+    mend(&store.inner)?;
+    store.expire_content()?;
     drop_files_without_rows(store)?;
-    drop_stale_ingest(store)
+    store.drop_downloads(Downloads::Useless)
 }
 
-/// Holders that live in the process died with it.
-fn drop_rows_of_commands(store: &Store) -> Result<()> {
-    let write = store.rows().write()?;
-    for (key, _) in write.all::<Reference>(REFERENCES)? {
-        if !key.parse::<Holder>().is_ok_and(|holder| holder.outlives_process()) {
-            write.remove(REFERENCES, &key)?;
-        }
-    }
+/// Makes the rows true: each can be read, and what it leads to is there.
+fn mend(inner: &Inner) -> Result<()> {
+    let write = inner.rows.write()?;
+    drop_unreadable(&write)?;
+    drop_rows_of_commands(&write)?;
+    drop_content_without_files(inner, &write)?;
+    write.relink()?;
+    drop_broken_images(inner, &write)?;
+    drop_dangling(&write)?;
+    // Killed before this: nothing has happened.
     write.commit()
 }
 
-/// An image whose files are gone cannot be mounted: its row goes, so that it is pulled again.
-fn drop_broken_images(store: &Store) -> Result<()> {
-    let write = store.rows().write()?;
-    let mut gone = BTreeSet::new();
-    for (key, _) in write.all::<Content>(CONTENT)? {
-        if !key.parse::<ContentKey>().is_ok_and(|content| has_files(store, &content)) {
-            tracing::warn!(content = key, "content is missing on disk, its row is dropped");
-            write.remove(CONTENT, &key)?;
-            gone.insert(key);
-        }
-    }
-    for (digest, image) in write.all::<ImageRecord>(IMAGES)? {
-        let whole = store.inner.layout.image(&image.manifest).exists();
-        if !whole || image.content().iter().any(|key| gone.contains(&key.to_string())) {
-            tracing::warn!(image = digest, "image is incomplete on disk, its row is dropped");
-            drop_image_row(&write, &image)?;
-        }
-    }
-    write.commit()
+/// A row that cannot be read protects nothing and stops everything: it goes, loudly. Images are pulled again, and whoever wants one
+/// says so again.
+fn drop_unreadable(write: &Write<'_>) -> Result<()> {
+    drop_unreadable_in::<ImageRecord, Digest>(write, IMAGES)?;
+    drop_unreadable_in::<Content, ContentKey>(write, CONTENT)?;
+    drop_unreadable_in::<Reference, Holder>(write, REFERENCES)?;
+    drop_unreadable_in::<Digest, Digest>(write, DIFF_IDS)?;
+    drop_unreadable_in::<Digest, String>(write, NAMES)
 }
 
-fn drop_image_row(write: &crate::rows::Write, image: &ImageRecord) -> Result<()> {
-    write.remove(IMAGES, &image.manifest.to_string())?;
-    for (name, digest) in write.all::<imagevol_api::oci::Digest>(NAMES)? {
-        if digest == image.manifest {
-            write.remove(NAMES, &name)?;
-        }
-    }
-    for (holder, row) in write.all::<Reference>(REFERENCES)? {
-        if row.image.as_ref() == Some(&image.manifest) {
-            write.put(REFERENCES, &holder, &Reference { image: None, ..row })?;
+fn drop_unreadable_in<T: DeserializeOwned, K: std::str::FromStr>(write: &Write<'_>, table: Table) -> Result<()> {
+    for (key, row) in write.scan::<T>(table)? {
+        if row.is_err() || key.parse::<K>().is_err() {
+            let cause = row.err().map(|error| error.to_string()).unwrap_or_default();
+            tracing::error!(table = name(table), key = ?key, cause, "a row that cannot be read is dropped");
+            write.remove(table, &key)?;
         }
     }
     Ok(())
 }
 
-fn has_files(store: &Store, key: &ContentKey) -> bool {
-    let layout = &store.inner.layout;
-    let index_there = match key {
-        ContentKey::Layer(diff_id) => layout.layer_index(diff_id).exists(),
-        ContentKey::Blob(_) => true,
-    };
-    index_there && layout.content(key).exists()
-}
-
-/// Content that no image names and no pull came back for.
-fn drop_unfinished(store: &Store) -> Result<()> {
-    let write = store.rows().write()?;
-    let used = content_in_use(&write.all::<ImageRecord>(IMAGES)?);
-    let mut removed = Removed::default();
-    for (key, content) in write.all::<Content>(CONTENT)? {
-        let expired = now().saturating_sub(content.stored_at) > UNFINISHED_TTL_SECONDS;
-        match key.parse::<ContentKey>() {
-            Ok(key) if expired && !used.contains(&key) => take_content(&write, &key, &mut removed)?,
-            _ => {}
+/// Holders that live in the process died with it.
+fn drop_rows_of_commands(write: &Write<'_>) -> Result<()> {
+    for (key, _) in write.all::<Reference>(REFERENCES)? {
+        if !key.parse::<Holder>().is_ok_and(|holder| holder.outlives_process()) {
+            write.remove(REFERENCES, &key)?;
         }
     }
-    // Killed between the two: files without rows, which the next step of the next start deletes.
-    write.commit()?;
-    store.unlink(&removed)
+    Ok(())
 }
 
-pub(crate) fn content_in_use(images: &[(String, ImageRecord)]) -> BTreeSet<ContentKey> {
-    images.iter().flat_map(|(_, image)| image.content()).collect()
+/// Files that somebody deleted, or that the file system lost.
+fn drop_content_without_files(inner: &Inner, write: &Write<'_>) -> Result<()> {
+    for (key, content) in write.all::<Content>(CONTENT)? {
+        let whole = match key.parse::<ContentKey>() {
+            Ok(parsed) => inner.has_files(&parsed, &content)?,
+            Err(_) => false,
+        };
+        if !whole {
+            tracing::warn!(content = key, "content is missing on disk, its row is dropped");
+            write.remove(CONTENT, &key)?;
+        }
+    }
+    Ok(())
+}
+
+/// An image whose files are gone cannot be mounted: its row goes, so that it is pulled again.
+fn drop_broken_images(inner: &Inner, write: &Write<'_>) -> Result<()> {
+    let content: BTreeSet<String> = write.all::<Content>(CONTENT)?.into_iter().map(|(key, _)| key).collect();
+    for (digest, image) in write.all::<ImageRecord>(IMAGES)? {
+        let whole = durable::length(&inner.layout.image(&image.manifest))? == Some(image.index_bytes);
+        if !whole || !image.content().iter().all(|key| content.contains(&key.to_string())) {
+            tracing::warn!(image = digest, "image is incomplete on disk, its row is dropped");
+            write.remove_image(&image)?;
+        }
+    }
+    Ok(())
+}
+
+/// Names, references and layers that lead to what has just been dropped.
+fn drop_dangling(write: &Write<'_>) -> Result<()> {
+    let images: BTreeSet<Digest> =
+        write.all::<ImageRecord>(IMAGES)?.into_iter().map(|(_, image)| image.manifest).collect();
+    for (name, digest) in write.all::<Digest>(NAMES)? {
+        if !images.contains(&digest) {
+            write.remove_name(&name)?;
+        }
+    }
+    for (holder, row) in write.all::<Reference>(REFERENCES)? {
+        if row.image.as_ref().is_some_and(|image| !images.contains(image)) {
+            write.put(REFERENCES, &holder, &Reference { image: None, ..row })?;
+        }
+    }
+    for (_, diff_id) in write.all::<Digest>(DIFF_IDS)? {
+        let layer = ContentKey::Layer(diff_id);
+        if write.get::<Content>(CONTENT, &layer.to_string())?.is_none() {
+            write.remove_content(&layer)?;
+        }
+    }
+    Ok(())
 }
 
 fn drop_files_without_rows(store: &Store) -> Result<()> {
-    for path in files_without_rows(store)? {
+    let inner = &store.inner;
+    for path in inner.rows.read(|snapshot| files_without_rows(&inner.layout, snapshot))? {
+        if path.is_dir() {
+            // None of ours: somebody else may have mounted something there.
+            tracing::warn!(path = %path.display(), "a directory that does not belong here stays");
+            continue;
+        }
         tracing::info!(path = %path.display(), "deleting a file that no row names");
         durable::remove_file(&path)?;
     }
@@ -112,47 +136,18 @@ fn drop_files_without_rows(store: &Store) -> Result<()> {
 }
 
 /// Files of content and images that no row names.
-pub(crate) fn files_without_rows(store: &Store) -> Result<Vec<PathBuf>> {
-    let layout = &store.inner.layout;
+pub(crate) fn files_without_rows(layout: &Layout, snapshot: &Snapshot) -> Result<Vec<PathBuf>> {
     let mut named = BTreeSet::new();
-    for (key, _) in store.rows().all::<Content>(CONTENT)? {
-        let Ok(key) = key.parse::<ContentKey>() else { continue };
-        named.insert(layout.content(&key));
-        if let ContentKey::Layer(diff_id) = &key {
-            named.insert(layout.layer_index(diff_id));
+    for (key, content) in snapshot.scan::<Content>(CONTENT)? {
+        if let (Ok(key), Ok(content)) = (key.parse::<ContentKey>(), content) {
+            named.extend(layout.files_of(&key, &content).into_iter().map(|(path, _)| path));
         }
     }
-    named.extend(store.images()?.iter().map(|image| layout.image(&image.manifest)));
+    let images = snapshot.scan::<ImageRecord>(IMAGES)?.into_iter();
+    named.extend(images.filter_map(|(digest, _)| Some(layout.image(&digest.parse().ok()?))));
     let mut found = Vec::new();
     for dir in layout.content_dirs() {
         found.extend(entries(&dir)?.into_iter().filter(|path| !named.contains(path)));
     }
     Ok(found)
-}
-
-/// A download of another version, without a version, or too old to be gone on with.
-fn drop_stale_ingest(store: &Store) -> Result<()> {
-    for dir in entries(&store.inner.layout.ingest_dir())? {
-        let known = std::fs::read_to_string(dir.join("format")).is_ok_and(|format| format == ingest::FORMAT);
-        if !known || is_expired(&dir) {
-            tracing::info!(path = %dir.display(), "deleting an unfinished download");
-            durable::remove_dir(&dir)?;
-        }
-    }
-    Ok(())
-}
-
-fn is_expired(dir: &Path) -> bool {
-    let modified = std::fs::metadata(dir.join("data")).and_then(|data| data.modified());
-    let age = modified.ok().and_then(|modified| modified.elapsed().ok());
-    age.is_some_and(|age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX) > UNFINISHED_TTL_SECONDS)
-}
-
-/// The entries of a directory of the store, in order.
-pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let listing = std::fs::read_dir(dir).map_err(StoreError::io("list", dir))?;
-    let paths = listing.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
-    let mut paths = paths.map_err(StoreError::io("list", dir))?;
-    paths.sort();
-    Ok(paths)
 }

@@ -1,10 +1,11 @@
 //! Reference rows: who wants which image, from the moment that it is wanted until it is given up.
 
-use imagevol_api::oci::Digest;
+use imagevol_api::oci::{Digest, Reference as ImageReference};
 use imagevol_base::Holder;
 use serde::{Deserialize, Serialize};
 
-use crate::rows::{IMAGES, NAMES, REFERENCES};
+use crate::links::NAMES_OF;
+use crate::rows::{IMAGES, NAMES, REFERENCES, name};
 use crate::store::{Store, now};
 use crate::{ImageRecord, Result, StoreError};
 
@@ -25,10 +26,11 @@ pub struct Reference {
 impl Reference {
     /// Whether it keeps `image`: bound to it, or waiting for a name that leads to it.
     pub(crate) fn keeps(&self, image: &ImageRecord, names: &[String]) -> bool {
-        match &self.image {
-            Some(digest) => *digest == image.manifest,
-            None => names.contains(&self.reference),
+        if let Some(bound) = &self.image {
+            return *bound == image.manifest;
         }
+        let manifest = image.manifest.to_string();
+        candidates(&self.reference).iter().any(|name| names.contains(name) || *name == manifest)
     }
 }
 
@@ -67,25 +69,29 @@ impl Store {
     pub fn release(&self, holder: &Holder) -> Result<Option<Digest>> {
         let key = holder.to_string();
         let write = self.rows().write()?;
-        let row: Option<Reference> = write.get(REFERENCES, &key)?;
+        let Some(row) = write.get::<Reference>(REFERENCES, &key)? else { return Ok(None) };
         write.remove(REFERENCES, &key)?;
         write.commit()?;
-        Ok(row.and_then(|row| row.image))
+        Ok(row.image)
     }
 
     /// All rows.
     pub fn references(&self) -> Result<Vec<(Holder, Reference)>> {
-        let rows = self.rows().all::<Reference>(REFERENCES)?;
-        Ok(rows.into_iter().filter_map(|(key, row)| Some((key.parse().ok()?, row))).collect())
+        self.rows().all::<Reference>(REFERENCES)?.into_iter().map(|(key, row)| Ok((holder(&key)?, row))).collect()
     }
 
-    /// The image that a name leads to: `name:tag`, `name@digest`, or the manifest digest itself.
+    /// The image that a name leads to: `name:tag`, `name@digest`, or the manifest digest itself. A digest decides over a tag beside
+    /// it, as everywhere; a name that is not normalized is.
     pub fn resolve(&self, name: &str) -> Result<Option<ImageRecord>> {
-        let digest = match self.rows().get::<Digest>(NAMES, name)? {
-            Some(digest) => digest.to_string(),
-            None => name.to_owned(),
-        };
-        self.rows().get(IMAGES, &digest)
+        self.rows().read(|snapshot| {
+            for name in candidates(name) {
+                let digest = snapshot.get::<Digest>(NAMES, &name)?.map_or(name, |digest| digest.to_string());
+                if let Some(image) = snapshot.get(IMAGES, &digest)? {
+                    return Ok(Some(image));
+                }
+            }
+            Ok(None)
+        })
     }
 
     /// Who keeps an image: the rows' keys.
@@ -97,13 +103,27 @@ impl Store {
 
     /// The names that lead to an image.
     pub fn names_of(&self, image: &Digest) -> Result<Vec<String>> {
-        let names = self.rows().all::<Digest>(NAMES)?;
-        Ok(names.into_iter().filter_map(|(name, digest)| (digest == *image).then_some(name)).collect())
+        self.rows().linked(NAMES_OF, &image.to_string())
     }
+}
 
-    /// The image of a digest, or why there is none.
-    pub(crate) fn image(&self, digest: &Digest) -> Result<ImageRecord> {
-        let record = self.rows().get(IMAGES, &digest.to_string())?;
-        record.ok_or_else(|| StoreError::NoImage(digest.to_string()))
+/// What a name may be known as: itself, and then its normalized form.
+pub(crate) fn candidates(name: &str) -> Vec<String> {
+    let mut candidates = vec![name.to_owned()];
+    // A digest alone is an image, and not the tag of a repository that is called `sha256`.
+    if name.parse::<Digest>().is_err() {
+        candidates.extend(ImageReference::parse(name).ok().map(normalized).filter(|other| other != name));
     }
+    candidates
+}
+
+fn normalized(reference: ImageReference) -> String {
+    match reference.digest() {
+        Some(digest) => reference.at_digest(digest).to_string(),
+        None => reference.with_default_tag().to_string(),
+    }
+}
+
+fn holder(key: &str) -> Result<Holder> {
+    key.parse().map_err(|_| StoreError::Key { table: name(REFERENCES), key: key.to_owned() })
 }

@@ -1,15 +1,23 @@
 //! The database: tables, and reading and writing their rows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableHandle as _};
+use redb::{
+    Database, MultimapTableDefinition, MultimapValue, ReadableDatabase as _, ReadableMultimapTable as _, ReadableTable,
+    TableDefinition, TableHandle as _,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::database::{self, Missing};
 use crate::{Result, StoreError};
 
 /// Rows of JSON by a text key: few and small, and an operator can read them.
 pub(crate) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+
+/// Keys of one table by a key of another.
+pub(crate) type Links = MultimapTableDefinition<'static, &'static str, &'static str>;
 
 /// Manifest digest -> [`crate::ImageRecord`].
 pub(crate) const IMAGES: Table = TableDefinition::new("images");
@@ -22,92 +30,172 @@ pub(crate) const DIFF_IDS: Table = TableDefinition::new("diff-ids");
 /// [`imagevol_base::Holder`] -> [`crate::Reference`].
 pub(crate) const REFERENCES: Table = TableDefinition::new("references");
 /// `format` -> version of these tables and of the directory.
-const META: Table = TableDefinition::new("meta");
+pub(crate) const META: Table = TableDefinition::new("meta");
+
+/// The tables that make up the store.
+const TABLES: [Table; 6] = [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, META];
 
 /// Version of the tables and of the directory.
 const FORMAT: u64 = 1;
 
-/// The open database.
+/// The open database. One transaction writes at a time; reading goes on beside it.
 #[derive(Debug)]
 pub(crate) struct Rows {
-    database: Database,
+    path: PathBuf,
+    /// Held by the transaction that writes. Nobody takes the lock of the leases while holding it.
+    writer: Mutex<()>,
+    /// `None` after the database failed and could not be opened anew.
+    database: Mutex<Option<Database>>,
 }
 
+/// All rows as they were at one moment.
+pub(crate) struct Snapshot(redb::ReadTransaction);
+
 /// A transaction that writes; dropped without commit, nothing has happened.
-pub(crate) struct Write(redb::WriteTransaction);
+pub(crate) struct Write<'r> {
+    transaction: redb::WriteTransaction,
+    _only: MutexGuard<'r, ()>,
+}
+
+/// A row, or why it cannot be read.
+pub(crate) type Scanned<T> = (String, Result<T>);
 
 // === impl Rows ===
 
 impl Rows {
     /// Opens or makes the database. One process at a time.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let database = Database::create(path).map_err(|error| {
-            let locked = matches!(error, redb::DatabaseError::DatabaseAlreadyOpen);
-            if locked { StoreError::Locked(path.to_owned()) } else { error.into() }
-        })?;
-        let rows = Self { database };
+    pub(crate) fn open(path: &Path, missing: Missing) -> Result<Self> {
+        let database = database::open(path, missing)?;
+        let rows = Self { path: path.to_owned(), writer: Mutex::default(), database: Mutex::new(Some(database)) };
         rows.check_format()?;
         Ok(rows)
     }
 
+    /// A version that is not known is refused before anything of it is touched.
     fn check_format(&self) -> Result<()> {
         let write = self.write()?;
-        for table in [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES] {
-            write.0.open_table(table)?;
-        }
         match write.get::<u64>(META, "format")? {
-            Some(FORMAT) => Ok(()),
-            Some(found) => Err(StoreError::Format { found, known: FORMAT }),
-            None => {
-                write.put(META, "format", &FORMAT)?;
-                write.commit()
-            }
+            Some(FORMAT) => return Ok(()),
+            Some(found) => return Err(StoreError::Format { found, known: FORMAT }),
+            None => write.put(META, "format", &FORMAT)?,
         }
+        for table in TABLES {
+            write.transaction.open_table(table)?;
+        }
+        for links in crate::links::ALL {
+            write.transaction.open_multimap_table(links)?;
+        }
+        // Killed before this: an empty database, made anew by the next start.
+        write.commit()
     }
 
     /// One row.
     pub(crate) fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
-        let table_rows = self.database.begin_read()?.open_table(table)?;
-        let row = table_rows.get(key)?;
-        row.map(|row| decode(table, key, row.value())).transpose()
+        self.read(|snapshot| snapshot.get(table, key))
     }
 
     /// All rows in order of their keys.
     pub(crate) fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let table_rows = self.database.begin_read()?.open_table(table)?;
-        let mut rows = Vec::new();
-        for row in table_rows.iter()? {
-            let (key, value) = row?;
-            rows.push((key.value().to_owned(), decode(table, key.value(), value.value())?));
+        self.read(|snapshot| snapshot.all(table))
+    }
+
+    /// The keys that a key is linked to, in order.
+    pub(crate) fn linked(&self, links: Links, key: &str) -> Result<Vec<String>> {
+        self.read(|snapshot| snapshot.linked(links, key))
+    }
+
+    /// Reads, a second time if the database had to be opened anew. Not to be called with a [`Write`] in hand.
+    pub(crate) fn read<T>(&self, read: impl Fn(&Snapshot) -> Result<T>) -> Result<T> {
+        let once = || self.snapshot().and_then(|snapshot| read(&snapshot));
+        match once() {
+            Err(error) if error.is_latched() => {
+                self.reopen(&lock(&self.writer))?;
+                once()
+            }
+            result => result,
         }
-        Ok(rows)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot> {
+        let database = lock(&self.database);
+        Ok(Snapshot(database.as_ref().ok_or_else(closed)?.begin_read()?))
     }
 
     /// Begins a transaction; one at a time.
-    pub(crate) fn write(&self) -> Result<Write> {
-        Ok(Write(self.database.begin_write()?))
+    pub(crate) fn write(&self) -> Result<Write<'_>> {
+        let only = lock(&self.writer);
+        let begin = || Ok(lock(&self.database).as_ref().ok_or_else(closed)?.begin_write()?);
+        let transaction = match begin() {
+            Err(error) if StoreError::is_latched(&error) => {
+                self.reopen(&only)?;
+                begin()?
+            }
+            result => result?,
+        };
+        Ok(Write { transaction, _only: only })
+    }
+
+    /// redb refuses everything after a read or write has failed, a full disk among the reasons, until it is opened anew.
+    fn reopen(&self, _no_writer: &MutexGuard<'_, ()>) -> Result<()> {
+        let mut database = lock(&self.database);
+        tracing::warn!(path = %self.path.display(), "opening the database anew after a failure");
+        // The old one holds the lock of the file until it is dropped.
+        *database = None;
+        *database = Some(database::open(&self.path, Missing::Refuse)?);
+        Ok(())
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// One row.
+    pub(crate) fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
+        get_in(&self.0.open_table(table)?, table, key)
+    }
+
+    /// All rows in order of their keys.
+    pub(crate) fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
+        every(self.scan(table)?)
+    }
+
+    /// All rows, those too that cannot be read.
+    pub(crate) fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<Scanned<T>>> {
+        scan_in(&self.0.open_table(table)?, table)
+    }
+
+    /// The keys that a key is linked to, in order.
+    pub(crate) fn linked(&self, links: Links, key: &str) -> Result<Vec<String>> {
+        values(self.0.open_multimap_table(links)?.get(key)?)
+    }
+
+    /// All links.
+    pub(crate) fn all_links(&self, links: Links) -> Result<Vec<(String, String)>> {
+        let mut pairs = Vec::new();
+        for entry in self.0.open_multimap_table(links)?.iter()? {
+            let (key, linked) = entry?;
+            pairs.extend(values(linked)?.into_iter().map(|value| (key.value().to_owned(), value)));
+        }
+        Ok(pairs)
     }
 }
 
 // === impl Write ===
 
-impl Write {
+impl Write<'_> {
     /// One row, as this transaction sees it.
     pub(crate) fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
-        let table_rows = self.0.open_table(table)?;
-        let row = table_rows.get(key)?;
-        row.map(|row| decode(table, key, row.value())).transpose()
+        get_in(&self.transaction.open_table(table)?, table, key)
     }
 
     /// All rows, as this transaction sees them.
     pub(crate) fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let table_rows = self.0.open_table(table)?;
-        let mut rows = Vec::new();
-        for row in table_rows.iter()? {
-            let (key, value) = row?;
-            rows.push((key.value().to_owned(), decode(table, key.value(), value.value())?));
-        }
-        Ok(rows)
+        every(self.scan(table)?)
+    }
+
+    /// All rows, those too that cannot be read.
+    pub(crate) fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<Scanned<T>>> {
+        scan_in(&self.transaction.open_table(table)?, table)
     }
 
     /// Writes a row, in place of what was there.
@@ -117,30 +205,94 @@ impl Write {
             key: key.to_owned(),
             source,
         })?;
-        self.0.open_table(table)?.insert(key, bytes.as_slice())?;
+        self.put_bytes(table, key, &bytes)
+    }
+
+    /// Writes the bytes of a row.
+    pub(crate) fn put_bytes(&self, table: Table, key: &str, bytes: &[u8]) -> Result<()> {
+        self.transaction.open_table(table)?.insert(key, bytes)?;
         Ok(())
     }
 
     /// Deletes a row; absent is deleted.
     pub(crate) fn remove(&self, table: Table, key: &str) -> Result<()> {
-        self.0.open_table(table)?.remove(key)?;
+        self.transaction.open_table(table)?.remove(key)?;
+        Ok(())
+    }
+
+    /// The keys that a key is linked to, in order.
+    pub(crate) fn linked(&self, links: Links, key: &str) -> Result<Vec<String>> {
+        values(self.transaction.open_multimap_table(links)?.get(key)?)
+    }
+
+    /// Links a key to another; again is no change.
+    pub(crate) fn link(&self, links: Links, key: &str, to: &str) -> Result<()> {
+        self.transaction.open_multimap_table(links)?.insert(key, to)?;
+        Ok(())
+    }
+
+    /// Takes a link back; absent is no change.
+    pub(crate) fn unlink(&self, links: Links, key: &str, from: &str) -> Result<()> {
+        self.transaction.open_multimap_table(links)?.remove(key, from)?;
+        Ok(())
+    }
+
+    /// Takes all links of a table back.
+    pub(crate) fn clear_links(&self, links: Links) -> Result<()> {
+        self.transaction.delete_multimap_table(links)?;
+        self.transaction.open_multimap_table(links)?;
         Ok(())
     }
 
     /// Makes it durable: redb syncs before this returns. Killed before, nothing of it has happened.
     pub(crate) fn commit(self) -> Result<()> {
-        Ok(self.0.commit()?)
+        Ok(self.transaction.commit()?)
     }
+}
+
+fn get_in<T: DeserializeOwned>(
+    rows: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: Table,
+    key: &str,
+) -> Result<Option<T>> {
+    rows.get(key)?.map(|row| decode(table, key, row.value())).transpose()
+}
+
+fn scan_in<T: DeserializeOwned>(
+    rows: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: Table,
+) -> Result<Vec<Scanned<T>>> {
+    let mut found = Vec::new();
+    for row in rows.iter()? {
+        let (key, value) = row?;
+        found.push((key.value().to_owned(), decode(table, key.value(), value.value())));
+    }
+    Ok(found)
+}
+
+fn every<T>(rows: Vec<Scanned<T>>) -> Result<Vec<(String, T)>> {
+    rows.into_iter().map(|(key, row)| Ok((key, row?))).collect()
+}
+
+fn values(linked: MultimapValue<'_, &'static str>) -> Result<Vec<String>> {
+    linked.map(|value| Ok(value?.value().to_owned())).collect()
 }
 
 fn decode<T: DeserializeOwned>(table: Table, key: &str, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes).map_err(|source| StoreError::Row { table: name(table), key: key.to_owned(), source })
 }
 
-fn name(table: Table) -> &'static str {
-    [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, META]
-        .into_iter()
-        .zip(["images", "names", "content", "diff-ids", "references", "meta"])
-        .find(|(known, _)| known.name() == table.name())
-        .map_or("unknown", |(_, name)| name)
+/// The name of a table, as a constant for errors.
+pub(crate) fn name(table: Table) -> &'static str {
+    let names = ["images", "names", "content", "diff-ids", "references", "meta"];
+    let mut known = TABLES.iter().zip(names);
+    known.find(|(known, _)| known.name() == table.name()).map_or("unknown", |(_, name)| name)
+}
+
+fn closed() -> StoreError {
+    StoreError::Database(Box::new(redb::Error::DatabaseClosed))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

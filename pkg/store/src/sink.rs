@@ -1,4 +1,4 @@
-//! Where the bytes of an uncompressed layer go: to the file, to the hash, to the parser, in one pass.
+//! Where the bytes of a download go, in one pass: to its file, and those of a layer to the hash of its diffID and to the parser.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -8,54 +8,67 @@ use imagevol_api::oci::{Algorithm, Digest};
 use imagevol_base::Digester;
 use imagevol_layer::{LayerIndex, Parser};
 
-use crate::durable;
-use crate::{Result, StoreError};
+use crate::{Limits, Result, StoreError};
 
-/// A layer that is being written.
-pub(crate) struct TarSink<'a> {
+/// A download that is being written.
+pub(crate) struct Sink<'a> {
     file: &'a File,
     path: &'a Path,
+    size: u64,
+    tar: Option<Tar>,
+}
+
+/// What a layer's bytes are held against.
+struct Tar {
     digester: Digester,
     parser: Parser,
-    size: u64,
     limit: u64,
 }
 
-/// A layer that is on disk and synced.
-pub(crate) struct Written {
+/// What a layer's bytes came to.
+pub(crate) struct Layer {
     pub(crate) diff_id: Digest,
-    pub(crate) size: u64,
     pub(crate) index: LayerIndex,
 }
 
-// === impl TarSink ===
+// === impl Sink ===
 
-impl<'a> TarSink<'a> {
-    pub(crate) fn new(file: &'a File, path: &'a Path, algorithm: Algorithm, limit: u64) -> Self {
-        let parser = Parser::new(imagevol_layer::Limits::default());
-        Self { file, path, digester: Digester::new(algorithm), parser, size: 0, limit }
+impl<'a> Sink<'a> {
+    /// Takes bytes that are kept as they come.
+    pub(crate) fn blob(file: &'a File, path: &'a Path) -> Self {
+        Self { file, path, size: 0, tar: None }
+    }
+
+    /// Takes the bytes of a tar, of at most `limits.max_layer_bytes`.
+    pub(crate) fn layer(file: &'a File, path: &'a Path, algorithm: Algorithm, limits: Limits) -> Self {
+        let parser = Parser::new(limits.of_layers());
+        let tar = Tar { digester: Digester::new(algorithm), parser, limit: limits.max_layer_bytes };
+        Self { file, path, size: 0, tar: Some(tar) }
     }
 
     /// Takes bytes that are on disk already, from an earlier try.
     pub(crate) fn replay(&mut self, bytes: &[u8]) -> Result<()> {
         self.size += bytes.len() as u64;
-        if self.size > self.limit {
-            return Err(StoreError::TooLarge { limit: self.limit });
+        let Some(tar) = &mut self.tar else { return Ok(()) };
+        if self.size > tar.limit {
+            return Err(StoreError::TooLarge { limit: tar.limit });
         }
-        self.digester.update(bytes);
-        Ok(self.parser.feed(bytes)?)
+        tar.digester.update(bytes);
+        Ok(tar.parser.feed(bytes)?)
     }
 
     /// Takes new bytes. They reach the file last, so that what is refused is not written.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.replay(bytes)?;
+        // Killed here: what a blob or a plain tar has so far is gone on with; of a compressed layer it is of no use, and start
+        // deletes it.
         self.file.write_all(bytes).map_err(StoreError::io("write", self.path))
     }
 
-    /// Pads and syncs the file.
-    pub(crate) fn finish(self) -> Result<Written> {
-        let index = self.parser.finish()?;
-        durable::pad_and_sync(self.file, self.size, self.path)?;
-        Ok(Written { diff_id: self.digester.finish(), size: self.size, index })
+    /// Bytes in the file; and of a layer what it holds.
+    pub(crate) fn finish(self) -> Result<(u64, Option<Layer>)> {
+        let Some(tar) = self.tar else { return Ok((self.size, None)) };
+        let index = tar.parser.finish()?;
+        Ok((self.size, Some(Layer { diff_id: tar.digester.finish(), index })))
     }
 }

@@ -1,16 +1,21 @@
 //! The store: opened once, shared by everything that pulls, mounts and lists. Every call blocks.
 
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use imagevol_api::oci::Digest;
+use imagevol_base::Digester;
 
-use crate::content::{Content, ContentKey, Leases};
-use crate::durable;
+use crate::claims::Claims;
+use crate::content::{Content, ContentKey, Lease, Leases};
+use crate::database::Missing;
 use crate::ingest::{Form, Ingest, Stored};
 use crate::layout::Layout;
 use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Rows};
-use crate::{ImageRecord, Result, recovery};
+use crate::{ImageRecord, Result, StoreError, durable, links, recovery};
 
 /// What a single image may cost the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,7 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     pub(crate) rows: Rows,
     pub(crate) leases: Leases,
+    pub(crate) claims: Arc<Claims>,
     pub(crate) limits: Limits,
 }
 
@@ -46,6 +52,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What reading and merging layers may cost.
+    pub(crate) fn of_layers(self) -> imagevol_layer::Limits {
+        imagevol_layer::Limits {
+            max_entries: self.max_entries,
+            max_index_bytes: self.max_index_bytes,
+            ..Default::default()
+        }
+    }
+}
+
 // === impl Store ===
 
 impl Store {
@@ -53,14 +70,27 @@ impl Store {
     pub fn open(state_dir: &Path, limits: Limits) -> Result<Self> {
         let layout = Layout::new(state_dir);
         durable::make_dir(state_dir)?;
+        let rows = Rows::open(&layout.database(), Missing::Make)?;
         durable::make_dir(&layout.ingest_dir())?;
         for dir in layout.content_dirs() {
             durable::make_dir(&dir)?;
         }
-        let rows = Rows::open(&layout.database())?;
-        let store = Self { inner: Arc::new(Inner { layout, rows, leases: Leases::default(), limits }) };
+        let store = Self::new(layout, rows, limits);
         recovery::run(&store)?;
         Ok(store)
+    }
+
+    /// Opens a store for [`Store::fsck`] and listing while no daemon runs: nothing is made, cleared or deleted. It is an error if
+    /// there is no store, or if another process has it open.
+    pub fn open_for_fsck(state_dir: &Path) -> Result<Self> {
+        let layout = Layout::new(state_dir);
+        let rows = Rows::open(&layout.database(), Missing::Refuse)?;
+        Ok(Self::new(layout, rows, Limits::default()))
+    }
+
+    fn new(layout: Layout, rows: Rows, limits: Limits) -> Self {
+        let (leases, claims) = (Leases::default(), Arc::default());
+        Self { inner: Arc::new(Inner { layout, rows, leases, claims, limits }) }
     }
 
     /// The directory that it lies in.
@@ -70,6 +100,7 @@ impl Store {
 
     /// Content that is present, with a lease that keeps it.
     pub fn find(&self, key: &ContentKey) -> Result<Option<Stored>> {
+        // Before the row is read: what is seen after this stays.
         let lease = self.inner.leases.take(key);
         let content = self.rows().get(CONTENT, &key.to_string())?;
         Ok(content.map(|content| Stored { content, lease }))
@@ -81,30 +112,39 @@ impl Store {
         diff_id.map_or(Ok(None), |diff_id| self.find(&ContentKey::Layer(diff_id)))
     }
 
-    /// Begins a download, or goes on with one. At most one a digest at a time: the caller sees to that.
+    /// Begins a download, or goes on with one. Waits while the same download is under way: whoever holds its [`Ingest`] must not
+    /// ask for another.
     pub fn begin(&self, digest: &Digest, size: u64, form: Form) -> Result<Ingest> {
         Ingest::begin(Arc::clone(&self.inner), digest, size, form)
     }
 
     /// Stores bytes at hand: a manifest, a config.
     pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<Stored> {
-        if let Some(stored) = self.find(&ContentKey::Blob(digest.clone()))? {
-            return Ok(stored);
+        let actual = Digester::of(digest.algorithm(), bytes);
+        if actual != *digest {
+            return Err(StoreError::DigestMismatch { expected: digest.clone(), actual });
         }
-        let ingest = self.begin(digest, bytes.len() as u64, Form::Blob)?;
-        let rest = usize::try_from(ingest.offset()).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
-        ingest.run(rest)
+        let key = ContentKey::Blob(digest.clone());
+        // Before the file is written: nobody deletes a file whose row is about to be written.
+        let lease = self.inner.leases.take(&key);
+        if let Some(content) = self.inner.whole(&key)? {
+            return Ok(Stored { content, lease });
+        }
+        let content = self.inner.write_blob(&key, bytes)?;
+        self.inner.add_content(lease, digest, content)
     }
 
-    /// The bytes of a blob, without its padding. For manifests and configs, which are small.
+    /// The bytes of a blob, without its padding, held against their digest. For manifests and configs, which are small.
     pub fn read_blob(&self, digest: &Digest) -> Result<Vec<u8>> {
         let key = ContentKey::Blob(digest.clone());
         let content: Option<Content> = self.rows().get(CONTENT, &key.to_string())?;
-        let content = content.ok_or_else(|| crate::StoreError::MissingContent(key.to_string()))?;
+        let content = content.ok_or_else(|| StoreError::MissingContent(key.to_string()))?;
         let path = self.inner.layout.content(&key);
-        let mut bytes = std::fs::read(&path).map_err(crate::StoreError::io("read", &path))?;
-        bytes.truncate(usize::try_from(content.size).unwrap_or(usize::MAX));
-        Ok(bytes)
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(content.size).read_to_end(&mut bytes));
+        read.map_err(StoreError::io("read", &path))?;
+        let actual = Digester::of(digest.algorithm(), &bytes);
+        if actual == *digest { Ok(bytes) } else { Err(StoreError::Damaged { path, actual }) }
     }
 
     /// All images.
@@ -112,14 +152,30 @@ impl Store {
         Ok(self.rows().all(IMAGES)?.into_iter().map(|(_, image)| image).collect())
     }
 
-    /// Bytes and files that content and images take on disk.
+    /// All images with the names that lead to them, as they are at one moment.
+    pub fn images_with_names(&self) -> Result<Vec<(ImageRecord, Vec<String>)>> {
+        self.rows().read(|snapshot| {
+            let mut names: BTreeMap<Digest, Vec<String>> = links::names_by_image(snapshot)?;
+            let with_names = |(_, image): (String, ImageRecord)| {
+                let names = names.remove(&image.manifest).unwrap_or_default();
+                (image, names)
+            };
+            Ok(snapshot.all(IMAGES)?.into_iter().map(with_names).collect())
+        })
+    }
+
+    /// Bytes and files that content and images take on disk. Downloads under way and the database are not in it.
     pub fn usage(&self) -> Result<(u64, u64)> {
-        let content = self.rows().all::<Content>(CONTENT)?;
-        let images = self.images()?;
-        let layers = content.iter().filter(|(_, content)| content.index.is_some()).count();
-        let content_bytes: u64 = content.iter().map(|(_, content)| durable::padded(content.size)).sum();
-        let image_bytes: u64 = images.iter().map(|image| image.index_bytes).sum();
-        Ok((content_bytes + image_bytes, (content.len() + layers + images.len()) as u64))
+        let (mut bytes, mut files) = (0, 0);
+        for (_, content) in self.rows().all::<Content>(CONTENT)? {
+            bytes += content.bytes_on_disk();
+            files += if content.index.is_some() { 2 } else { 1 };
+        }
+        for image in self.images()? {
+            bytes += image.index_bytes;
+            files += 1;
+        }
+        Ok((bytes, files))
     }
 
     pub(crate) fn rows(&self) -> &Rows {
@@ -130,13 +186,36 @@ impl Store {
 // === impl Inner ===
 
 impl Inner {
-    /// Writes the row of content whose file is visible.
-    pub(crate) fn add_content(&self, key: &ContentKey, blob: &Digest, content: Content) -> Result<Stored> {
-        let lease = self.leases.take(key);
+    /// Content that has a row and files as long as that says.
+    pub(crate) fn whole(&self, key: &ContentKey) -> Result<Option<Content>> {
+        let content: Option<Content> = self.rows.get(CONTENT, &key.to_string())?;
+        let Some(content) = content else { return Ok(None) };
+        Ok(self.has_files(key, &content)?.then_some(content))
+    }
+
+    pub(crate) fn has_files(&self, key: &ContentKey, content: &Content) -> Result<bool> {
+        for (path, length) in self.layout.files_of(key, content) {
+            if durable::length(&path)? != Some(length) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Killed after this: a file that no row names, deleted at start.
+    fn write_blob(&self, key: &ContentKey, bytes: &[u8]) -> Result<Content> {
+        let size = bytes.len() as u64;
+        durable::write_file(&self.layout.content(key), bytes, durable::padded(size))?;
+        Ok(Content { size, stored_at: now(), index: None, index_bytes: 0 })
+    }
+
+    /// Writes the row of content whose file is visible. `lease` was taken before that file was looked at.
+    pub(crate) fn add_content(&self, lease: Lease, blob: &Digest, content: Content) -> Result<Stored> {
+        let content = Content { stored_at: now(), ..content };
         let write = self.rows.write()?;
-        write.put(CONTENT, &key.to_string(), &content)?;
-        if let ContentKey::Layer(diff_id) = key {
-            write.put(DIFF_IDS, &blob.to_string(), diff_id)?;
+        write.put(CONTENT, &lease.key().to_string(), &content)?;
+        if let ContentKey::Layer(diff_id) = lease.key() {
+            write.put_diff_id(blob, diff_id)?;
         }
         write.commit()?;
         Ok(Stored { content, lease })

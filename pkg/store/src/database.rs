@@ -1,0 +1,132 @@
+//! The database's file. Its blocks are allocated before they are used, so that a full disk refuses growth, and not the deletion
+//! that would free it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{BackendError, Database, StorageBackend};
+
+use crate::{Result, StoreError};
+
+/// Memory for pages of the database. Rows are small and few; redb's own default of 1 GiB would be the daemon's largest piece.
+const CACHE_BYTES: usize = 32 << 20;
+
+/// Files of the store are for root only.
+const FILE_MODE: u32 = 0o600;
+
+/// Bytes of zeros written at once to allocate blocks.
+const STRIDE: usize = 64 * 1024;
+
+/// Whether a database may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is made.
+    Make,
+    /// It is an error.
+    Refuse,
+}
+
+/// redb's file, with blocks under all of it. (A file system that copies on write may still refuse a write to them.)
+#[derive(Debug)]
+struct Allocated {
+    inner: FileBackend,
+    file: File,
+}
+
+/// Opens the database: every page is checked, so that what is damaged is an error here and not a panic later.
+///
+/// Killed at any later point: redb goes back to its last commit when it opens the file again.
+pub(crate) fn open(path: &Path, missing: Missing) -> Result<Database> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(missing == Missing::Make).truncate(false).mode(FILE_MODE);
+    let file = options.open(path).map_err(StoreError::io("open database", path))?;
+    if missing == Missing::Refuse && file.metadata().map_err(StoreError::io("stat", path))?.len() == 0 {
+        return Err(StoreError::io("read database", path)(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let refused = |error: redb::DatabaseError| {
+        if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
+            return StoreError::Locked(path.to_owned());
+        }
+        StoreError::Open { path: path.to_owned(), source: Box::new(error.into()) }
+    };
+    let twin = file.try_clone().map_err(StoreError::io("open database", path))?;
+    let backend = Allocated { inner: FileBackend::new(file).map_err(refused)?, file: twin };
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder.create_with_backend(backend).map_err(refused)
+}
+
+// === impl Allocated ===
+
+impl Allocated {
+    /// On failure the file is as long as before.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        let zeros = vec![0; STRIDE];
+        let mut at = from;
+        while at < to {
+            let count = usize::try_from(to - at).unwrap_or(STRIDE).min(STRIDE);
+            let written = self.file.write_all_at(zeros.get(..count).unwrap_or_default(), at);
+            if let Err(error) = written {
+                self.file.set_len(from)?;
+                return Err(error);
+            }
+            at += count as u64;
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Allocated {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let now = self.inner.len()?;
+        if len > now { self.allocate(now, len) } else { self.inner.set_len(len) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}

@@ -1,0 +1,144 @@
+//! fsck: sound stores have no problems, and each kind of damage is found and named.
+
+use std::fs;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+
+use imagevol_api::oci::Digest;
+use imagevol_base::Digester;
+use imagevol_store::{Compression, Limits, Store};
+use rstest::rstest;
+
+use crate::recovery::{edit_row, remove_row};
+use crate::support::{Piece, Scratch, content_files, digest_name, kind, manifest_of, pull, small_tar, tag, volume};
+
+fn with_image() -> Scratch {
+    let scratch = Scratch::new();
+    let layer = Piece::archive(&small_tar("layer"), Compression::Gzip);
+    let image = pull(scratch.store(), "i", &[layer, Piece::blob(b"file")]);
+    assert!(scratch.store().bind(&volume("v"), &image.manifest).unwrap());
+    scratch
+}
+
+fn diff_id() -> Digest {
+    Digester::sha256(&small_tar("layer"))
+}
+
+/// Another bit at a place in a file.
+fn flip(path: &Path, at: u64) {
+    let byte = fs::read(path).unwrap()[usize::try_from(at).unwrap()] ^ 1;
+    let mut file = fs::File::options().write(true).open(path).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[byte]).unwrap();
+}
+
+#[test]
+fn counts_what_it_checked() {
+    let scratch = with_image();
+    let report = scratch.assert_sound();
+    assert_eq!((report.images, report.blobs, report.unfinished.len()), (1, 4, 0));
+    let index = fs::metadata(scratch.path(&format!("layers/sha256/{}.idx", diff_id().hex()))).unwrap().len();
+    let erofs = fs::metadata(scratch.path(&format!("images/sha256/{}.erofs", manifest_of("i").hex()))).unwrap().len();
+    let blobs = ["manifest of i", "config of i", "file"].map(str::len).iter().sum::<usize>() + small_tar("layer").len();
+    assert_eq!(report.bytes, blobs as u64 + index + erofs);
+}
+
+#[rstest]
+#[case::layer(|dir: &Path| flip(&dir.join(format!("layers/sha256/{}.tar", diff_id().hex())), 1000), "layer/", "content is corrupt")]
+#[case::index(|dir: &Path| flip(&dir.join(format!("layers/sha256/{}.idx", diff_id().hex())), 20), "layer/", "index is corrupt")]
+#[case::blob(|dir: &Path| flip(&dir.join(format!("blobs/sha256/{}", Digester::sha256(b"file").hex())), 0), "blob/", "content is corrupt")]
+#[case::image(|dir: &Path| flip(&dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex())), 1300), "image ", "metadata file is corrupt")]
+#[case::lost_image(|dir: &Path| fs::remove_file(dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex()))).unwrap(), "image ", "is missing")]
+#[case::lost_layer(|dir: &Path| fs::remove_file(dir.join(format!("layers/sha256/{}.tar", diff_id().hex()))).unwrap(), "layer/", "is missing")]
+#[case::longer_layer(|dir: &Path| fs::File::options().write(true).open(dir.join(format!("layers/sha256/{}.tar", diff_id().hex()))).unwrap().set_len(1 << 20).unwrap(), "layer/", "is 1048576 bytes long, expected 4096")]
+#[case::lost_content(|dir: &Path| remove_row(dir, "content", &format!("blob/{}", Digester::sha256(b"file"))), "image ", "is missing")]
+#[case::lost_image_row(|dir: &Path| remove_row(dir, "images", &manifest_of("i").to_string()), "reference of volume/", "is no image")]
+#[case::lost_name(|dir: &Path| remove_row(dir, "names", &tag("i")), "link from", "does not agree")]
+#[case::name_to_nowhere(|dir: &Path| edit_row(dir, "names", &digest_name("i"), &manifest_of("i").to_string(), &diff_id().to_string()), "name r.example", "is no image")]
+#[case::blob_to_nowhere(|dir: &Path| remove_row(dir, "content", &format!("layer/{}", diff_id())), "blob sha256", "is not here")]
+#[case::devices(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"storedSize\":4", "\"storedSize\":5000"), "image ", "device table does not name its layers")]
+#[case::layer_size(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"storedSize\":4", "\"storedSize\":5"), "image ", "has 4 bytes, not 5")]
+#[case::image_size(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"size\":", "\"size\":1"), "image ", "bytes on disk, not 1")]
+#[case::reference(|dir: &Path| edit_row(dir, "references", &volume("v").to_string(), "since", "until"), "row \"volume/", "unknown field")]
+fn each_damage_is_a_problem_and_nothing_is_changed(
+    #[case] damage: impl Fn(&Path),
+    #[case] begins: &str,
+    #[case] says: &str,
+) {
+    let mut scratch = with_image();
+    scratch.store = None;
+    damage(scratch.dir.path());
+    let before = content_files(scratch.dir.path());
+    for _ in 0..2 {
+        let report = Store::open_for_fsck(scratch.dir.path()).unwrap().fsck().unwrap();
+        let found = report.problems.iter().any(|problem| problem.starts_with(begins) && problem.contains(says));
+        assert!(found, "{:#?}", report.problems);
+    }
+    assert_eq!(content_files(scratch.dir.path()), before);
+    // Where whole files or rows are lost, start mends it; what is rotten is for fsck alone to find.
+    let rotten = ["corrupt", "bytes, not", "disk, not", "device table"].iter().any(|word| says.contains(word));
+    let report = scratch.reopen().fsck().unwrap();
+    assert_eq!(report.problems.is_empty(), !rotten, "{:#?}", report.problems);
+}
+
+#[test]
+fn offline_it_lists_leftovers_and_deletes_nothing() {
+    let mut scratch = with_image();
+    scratch.store = None;
+    fs::write(scratch.path("blobs/sha256/0000"), "left").unwrap();
+    fs::create_dir(scratch.path("ingest/what")).unwrap();
+    let report = Store::open_for_fsck(scratch.dir.path()).unwrap().fsck().unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.unfinished.len(), 2, "{:?}", report.unfinished);
+    assert!(scratch.path("blobs/sha256/0000").exists() && scratch.path("ingest/what").exists());
+}
+
+#[test]
+fn unused_content_is_no_problem() {
+    let scratch = Scratch::new();
+    let stored = scratch.put(&Piece::blob(b"waits"));
+    let report = scratch.store().fsck().unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(report.unfinished, [format!("{}: no image names it yet", stored.lease.key())]);
+}
+
+#[test]
+fn needs_a_store() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let error = Store::open_for_fsck(&dir.path().join("none")).unwrap_err();
+    assert_eq!(kind(&error), "Io");
+    fs::write(dir.path().join("db.redb"), "").unwrap();
+    assert_eq!(kind(&Store::open_for_fsck(dir.path()).unwrap_err()), "Io");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_damaged_blob_is_not_read() {
+    let scratch = with_image();
+    let digest = Digester::sha256(b"file");
+    assert_eq!(scratch.store().read_blob(&digest).unwrap(), b"file");
+    flip(&scratch.path(&format!("blobs/sha256/{}", digest.hex())), 1);
+    assert_eq!(kind(&scratch.store().read_blob(&digest).unwrap_err()), "Damaged");
+    assert_eq!(kind(&scratch.store().read_blob(&Digester::sha256(b"other")).unwrap_err()), "MissingContent");
+}
+
+/// While others work, fsck tells of no problem.
+#[test]
+fn online_it_sees_no_problem_in_what_comes_and_goes() {
+    let scratch = Scratch::with_limits(Limits::default());
+    let store = scratch.store();
+    std::thread::scope(|scope| {
+        let work = scope.spawn(|| {
+            for number in 0..12 {
+                let layer = Piece::archive(&small_tar(&format!("l{number}")), Compression::Zstd);
+                pull(store, &format!("i{number}"), &[layer]);
+                // Its files may be open for hashing: then it stays for now.
+                drop(store.remove(&tag(&format!("i{number}"))));
+            }
+        });
+        while !work.is_finished() {
+            assert_eq!(store.fsck().unwrap().problems, Vec::<String>::new());
+        }
+    });
+    scratch.assert_sound();
+}

@@ -1,0 +1,325 @@
+//! Start after a kill: every kind of leftover, made by hand.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use imagevol_base::Digester;
+use imagevol_store::{Compression, ContentKey, Limits, Store};
+use redb::{ReadableDatabase as _, TableDefinition};
+use rstest::rstest;
+
+use crate::support::{
+    Piece, Scratch, content_files, digest_name, files_below, kind, manifest_of, pull, small_tar, tag, volume,
+};
+
+type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+
+pub(crate) fn put_row(state_dir: &Path, table: &'static str, key: &str, value: &[u8]) {
+    let database = redb::Database::open(state_dir.join("db.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(Table::new(table)).unwrap().insert(key, value).unwrap();
+    write.commit().unwrap();
+}
+
+pub(crate) fn edit_row(state_dir: &Path, table: &'static str, key: &str, from: &str, to: &str) {
+    let database = redb::Database::open(state_dir.join("db.redb")).unwrap();
+    let read = database.begin_read().unwrap().open_table(Table::new(table)).unwrap();
+    let old = String::from_utf8(read.get(key).unwrap().unwrap().value().to_vec()).unwrap();
+    assert!(old.contains(from), "{old}");
+    let write = database.begin_write().unwrap();
+    write.open_table(Table::new(table)).unwrap().insert(key, old.replace(from, to).as_bytes()).unwrap();
+    write.commit().unwrap();
+}
+
+pub(crate) fn remove_row(state_dir: &Path, table: &'static str, key: &str) {
+    let database = redb::Database::open(state_dir.join("db.redb")).unwrap();
+    let write = database.begin_write().unwrap();
+    assert!(write.open_table(Table::new(table)).unwrap().remove(key).unwrap().is_some());
+    write.commit().unwrap();
+}
+
+fn layer() -> Piece {
+    Piece::archive(&small_tar("layer"), Compression::Gzip)
+}
+
+/// A store with one image, bound to a volume.
+fn with_image() -> Scratch {
+    let scratch = Scratch::new();
+    let image = pull(scratch.store(), "i", &[layer(), Piece::blob(b"file")]);
+    scratch.store().hold(&volume("v"), &tag("i")).unwrap();
+    assert!(scratch.store().bind(&volume("v"), &image.manifest).unwrap());
+    scratch
+}
+
+fn image_file(dir: &Path) -> std::path::PathBuf {
+    dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex()))
+}
+
+fn layer_file(dir: &Path, suffix: &str) -> std::path::PathBuf {
+    dir.join(format!("layers/sha256/{}.{suffix}", Digester::sha256(&small_tar("layer")).hex()))
+}
+
+#[rstest]
+#[case::blob("blobs/sha256/0000")]
+#[case::temporary_blob("blobs/sha512/.tmpAbCd")]
+#[case::layer("layers/sha256/0000.tar")]
+#[case::index_of_a_layer("layers/sha512/0000.idx")]
+#[case::image("images/sha256/0000.erofs")]
+#[case::temporary_image("images/sha256/.tmpXyZ")]
+fn a_file_that_no_row_names_goes(#[case] name: &str) {
+    let mut scratch = with_image();
+    let before = content_files(scratch.dir.path());
+    scratch.reopen_after(|dir| fs::write(dir.join(name), "left").unwrap());
+    assert_eq!(content_files(scratch.dir.path()), before);
+    scratch.assert_sound();
+}
+
+#[test]
+fn a_directory_that_is_not_ours_stays() {
+    let mut scratch = with_image();
+    scratch.reopen_after(|dir| {
+        fs::create_dir(dir.join("blobs/sha256/lost+found")).unwrap();
+        fs::write(dir.join("ingest/stray"), "file").unwrap();
+    });
+    assert!(scratch.path("blobs/sha256/lost+found").is_dir());
+    assert!(!scratch.path("ingest/stray").exists());
+}
+
+/// What is lost is pulled again: the image goes with its names, its holder waits for it again, and other content stays for the pull.
+#[rstest]
+#[case::image(image_file)]
+#[case::layer(|dir: &Path| layer_file(dir, "tar"))]
+#[case::index_of_a_layer(|dir: &Path| layer_file(dir, "idx"))]
+#[case::manifest(|dir: &Path| dir.join(format!("blobs/sha256/{}", manifest_of("i").hex())))]
+fn a_row_whose_file_is_lost_goes(
+    #[case] lost: impl Fn(&Path) -> std::path::PathBuf,
+    #[values(true, false)] truncated: bool,
+) {
+    let mut scratch = with_image();
+    scratch.reopen_after(|dir| {
+        let path = lost(dir);
+        if truncated {
+            fs::File::options().write(true).open(path).unwrap().set_len(1).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    });
+    let store = scratch.store();
+    assert!(store.images().unwrap().is_empty());
+    assert!(store.resolve(&tag("i")).unwrap().is_none() && store.resolve(&digest_name("i")).unwrap().is_none());
+    let rows = store.references().unwrap();
+    assert_eq!((rows.len(), &rows[0].1.image, &rows[0].1.reference), (1, &None, &tag("i")));
+    assert!(store.find(&ContentKey::Blob(Digester::sha256(b"file"))).unwrap().is_some());
+    scratch.assert_sound();
+    // And the pull makes it whole.
+    pull(scratch.store(), "i", &[layer(), Piece::blob(b"file")]);
+    assert!(scratch.store().bind(&volume("v"), &manifest_of("i")).unwrap());
+    scratch.assert_sound();
+}
+
+#[rstest]
+#[case::image("images", &manifest_of("i").to_string())]
+#[case::content("content", "blob/sha256:0")]
+#[case::key_of_content("content", "nothing")]
+#[case::reference("references", &volume("w").to_string())]
+#[case::holder("references", "pin/unknown")]
+#[case::name("names", &tag("j"))]
+#[case::layer("diff-ids", "sha256:0")]
+fn a_row_that_cannot_be_read_goes_and_stops_nothing(#[case] table: &'static str, #[case] key: &str) {
+    let mut scratch = with_image();
+    let others = || {
+        let report = Store::open_for_fsck(scratch.dir.path()).unwrap().fsck().unwrap();
+        report.problems.into_iter().filter(|problem| problem.contains(table)).collect::<Vec<_>>()
+    };
+    scratch.store = None;
+    put_row(scratch.dir.path(), table, key, br#"{"what":1}"#);
+    assert_eq!(others().len(), 1, "{:?}", others());
+    let store = scratch.reopen();
+    assert_eq!(store.images().unwrap().len(), usize::from(table != "images"));
+    assert_eq!(store.references().unwrap().len(), 1);
+    scratch.assert_sound();
+}
+
+#[test]
+fn what_leads_to_a_lost_row_is_mended() {
+    let mut scratch = with_image();
+    scratch.reopen_after(|dir| {
+        remove_row(dir, "images", &manifest_of("i").to_string());
+        remove_row(dir, "content", &ContentKey::Layer(Digester::sha256(&small_tar("layer"))).to_string());
+    });
+    let store = scratch.store();
+    assert!(store.resolve(&tag("i")).unwrap().is_none());
+    assert!(store.find_layer(&layer().digest()).unwrap().is_none());
+    assert_eq!(store.references().unwrap()[0].1.image, None);
+    scratch.assert_sound();
+}
+
+#[test]
+fn content_that_no_image_names_stays_a_day() {
+    let mut scratch = Scratch::new();
+    let (young, old, future) = (Piece::blob(b"young"), Piece::blob(b"old"), layer());
+    for piece in [&young, &old, &future] {
+        drop(scratch.put(piece));
+    }
+    let now = scratch.put(&old).content.stored_at.to_string();
+    let removed = scratch.store().expire().unwrap();
+    assert!(removed.content.is_empty());
+    scratch.reopen_after(|dir| {
+        edit_row(dir, "content", &ContentKey::Blob(old.digest()).to_string(), &now, "1000000000");
+        let layer = ContentKey::Layer(Digester::sha256(&small_tar("layer"))).to_string();
+        edit_row(dir, "content", &layer, "\"storedAt\":", "\"storedAt\":9");
+    });
+    let found = |key: &ContentKey| scratch.store().find(key).unwrap().is_some();
+    assert!(found(&ContentKey::Blob(young.digest())));
+    assert!(!found(&ContentKey::Blob(old.digest())));
+    assert!(scratch.store().find_layer(&future.digest()).unwrap().is_none());
+    scratch.assert_sound();
+}
+
+#[test]
+fn expiry_spares_what_a_running_pull_holds() {
+    let mut scratch = Scratch::new();
+    let (leased, idle) = (Piece::blob(b"leased"), Piece::blob(b"idle"));
+    drop((scratch.put(&leased), scratch.put(&idle)));
+    let key = ContentKey::Blob(leased.digest());
+    scratch.store = None;
+    for piece in [&leased, &idle] {
+        edit_row(
+            scratch.dir.path(),
+            "content",
+            &ContentKey::Blob(piece.digest()).to_string(),
+            "\"storedAt\":1",
+            "\"storedAt\":-1",
+        );
+    }
+    // Opened so that start does not clear it away before the lease is there.
+    let store = Store::open_for_fsck(scratch.dir.path()).unwrap();
+    let lease = store.find(&key).unwrap().unwrap();
+    assert_eq!(store.expire().unwrap().content, [ContentKey::Blob(idle.digest())]);
+    drop(lease);
+    assert_eq!(store.expire().unwrap().content, [key]);
+    assert!(content_files(scratch.dir.path()).is_empty());
+}
+
+/// An interrupted download of `kind`, as a killed daemon leaves it.
+fn left_download(dir: &Path, kind: &str, format: Option<&str>, age: Duration) {
+    let download = dir.join(format!("ingest/{kind}-sha256-{}", Digester::sha256(b"whole").hex()));
+    fs::create_dir(&download).unwrap();
+    if let Some(format) = format {
+        fs::write(download.join("format"), format).unwrap();
+    }
+    fs::write(download.join("data"), "wh").unwrap();
+    let data = fs::File::options().write(true).open(download.join("data")).unwrap();
+    data.set_modified(SystemTime::now() - age).unwrap();
+}
+
+#[rstest]
+#[case::blob("blob", Some("1"), 60, true)]
+#[case::tar("tar", Some("1"), 60, true)]
+#[case::compressed("packed", Some("1"), 60, false)]
+#[case::without_format("blob", None, 60, false)]
+#[case::empty_format("blob", Some(""), 60, false)]
+#[case::format_of_tomorrow("blob", Some("2"), 60, false)]
+#[case::of_last_week("blob", Some("1"), 7 * 86_400, false)]
+fn a_download_is_gone_on_with_or_goes(
+    #[case] kind: &str,
+    #[case] format: Option<&str>,
+    #[case] age: u64,
+    #[case] stays: bool,
+) {
+    let mut scratch = Scratch::new();
+    let store = scratch.reopen_after(|dir| left_download(dir, kind, format, Duration::from_secs(age)));
+    let report = store.fsck().unwrap();
+    assert_eq!(report.problems, Vec::<String>::new());
+    assert_eq!(
+        report.unfinished.iter().filter(|line| line.contains("download of which 2 bytes are here")).count(),
+        usize::from(stays)
+    );
+    assert_eq!(files_below(&scratch.path("ingest")).len(), if stays { 2 } else { 0 });
+    if kind == "blob" {
+        let ingest = scratch.store().begin(&Digester::sha256(b"whole"), 5, imagevol_store::Form::Blob).unwrap();
+        assert_eq!(ingest.offset(), if stays { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn an_empty_download_expires() {
+    let mut scratch = Scratch::new();
+    scratch.reopen_after(|dir| {
+        let download = dir.join("ingest/blob-sha256-00");
+        fs::create_dir(&download).unwrap();
+        fs::write(download.join("format"), "1").unwrap();
+        fs::File::open(&download).unwrap().set_modified(SystemTime::now() - Duration::from_secs(100_000)).unwrap();
+    });
+    assert_eq!(fs::read_dir(scratch.path("ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_running_download_is_not_stale() {
+    let scratch = Scratch::new();
+    let ingest = scratch.store().begin(&Digester::sha256(b"x"), 1, imagevol_store::Form::Blob).unwrap();
+    let data = files_below(&scratch.path("ingest")).into_iter().find(|path| path.ends_with("data")).unwrap();
+    let file = fs::File::options().write(true).open(data).unwrap();
+    file.set_modified(SystemTime::now() - Duration::from_secs(100_000)).unwrap();
+    scratch.store().expire().unwrap();
+    ingest.run(&b"x"[..]).unwrap();
+    scratch.assert_sound();
+}
+
+#[test]
+fn a_second_process_is_turned_away() {
+    let scratch = Scratch::new();
+    for second in [Store::open(scratch.dir.path(), Limits::default()), Store::open_for_fsck(scratch.dir.path())] {
+        assert_eq!(kind(&second.unwrap_err()), "Locked");
+    }
+}
+
+#[test]
+fn a_format_of_tomorrow_is_refused_and_untouched() {
+    let mut scratch = with_image();
+    scratch.store = None;
+    put_row(scratch.dir.path(), "meta", "format", b"2");
+    fs::write(scratch.path("blobs/sha256/0000"), "theirs").unwrap();
+    for opened in [Store::open(scratch.dir.path(), Limits::default()), Store::open_for_fsck(scratch.dir.path())] {
+        let error = opened.unwrap_err();
+        assert_eq!(error.to_string(), "state format 2 is not known to this version, which writes 1");
+    }
+    assert!(scratch.path("blobs/sha256/0000").exists());
+}
+
+#[rstest]
+#[case::rubbish(|bytes: &mut Vec<u8>| *bytes = vec![b'x'; 100_000])]
+#[case::magic_number(|bytes: &mut Vec<u8>| bytes[0] ^= 1)]
+#[case::cut(|bytes: &mut Vec<u8>| bytes.truncate(5000))]
+fn a_damaged_database_is_a_clear_error(#[case] damage: fn(&mut Vec<u8>)) {
+    let mut scratch = with_image();
+    scratch.store = None;
+    let path = scratch.path("db.redb");
+    let mut bytes = fs::read(&path).unwrap();
+    damage(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+    for opened in [Store::open(scratch.dir.path(), Limits::default()), Store::open_for_fsck(scratch.dir.path())] {
+        let error = opened.unwrap_err();
+        assert_eq!(kind(&error), "Open");
+        assert_eq!(error.to_string(), format!("cannot open database {}", path.display()));
+    }
+    assert!(image_file(scratch.dir.path()).exists());
+}
+
+/// A bit flips anywhere: an error, or the rows of the commit before; never a panic, and never wrong content.
+#[test]
+fn a_flipped_bit_in_the_database_never_panics() {
+    let mut scratch = with_image();
+    scratch.store = None;
+    let path = scratch.path("db.redb");
+    let good = fs::read(&path).unwrap();
+    for at in (0..good.len()).step_by(good.len() / 97) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&path, bytes).unwrap();
+        if let Ok(store) = Store::open_for_fsck(scratch.dir.path()) {
+            store.fsck().unwrap();
+        }
+    }
+}
