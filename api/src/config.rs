@@ -157,7 +157,7 @@ pub struct LoggingConfiguration {
     /// `text` or `json`.
     /// Default: `text`.
     pub format: LogFormat,
-    /// 0 for what an operator needs, 2 for each step, 4 for debugging, at most 10.
+    /// 0 for what an operator needs, 4 for debugging, 6 for everything, at most 10.
     /// Default: `0`.
     pub verbosity: u8,
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /healthz`, `/livez`, `/readyz` | `ok`, or 503 and the reasons as text |
 //! | `GET /version`, `GET /status` | [`Version`], [`NodeStatus`] |
-//! | `POST /apply?dryRun=All&source=NAME` | body: manifests; [`ApplyResponse`] |
+//! | `POST /apply?dryRun=All&source=NAME&namespace=NS` | body: manifests; [`ApplyResponse`] |
 //! | `GET /api/v1/pods`, `GET /api/v1/namespaces/NS/pods` | `PodList` |
 //! | `GET`, `DELETE /api/v1/namespaces/NS/pods/NAME` | `Pod`; `Status` |
 //! | `DELETE /api/v1/namespaces/NS/secrets/NAME` | `Status` |

@@ -51,6 +51,21 @@ impl Object {
         };
         metadata.name.as_deref().unwrap_or_default()
     }
+
+    /// Puts an object that names no namespace into `namespace`. The namespace that it names, if that is another one, is the error.
+    pub fn place_in(&mut self, namespace: &str) -> Result<(), String> {
+        let metadata = match self {
+            Self::Pod(pod) => &mut pod.metadata,
+            Self::Secret(secret) => &mut secret.metadata,
+        };
+        match metadata.namespace.as_deref().filter(|named| !named.is_empty()) {
+            Some(named) if named != namespace => Err(named.to_owned()),
+            _ => {
+                metadata.namespace = Some(namespace.to_owned());
+                Ok(())
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Object {

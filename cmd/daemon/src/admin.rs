@@ -26,7 +26,7 @@ pub(crate) async fn start(address: SocketAddr, node: Node, supervisor: &Supervis
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         let node = node.clone();
-                        serve(stream, move |request| answer(node.clone(), request.map(drop)), &connections);
+                        serve(stream, move |request| std::future::ready(answer(&node, &request.map(drop))), &connections);
                     }
                     Err(error) => tracing::warn!(%error, "cannot accept a connection"),
                 },
@@ -36,7 +36,7 @@ pub(crate) async fn start(address: SocketAddr, node: Node, supervisor: &Supervis
     Ok(())
 }
 
-async fn answer(node: Node, request: Request<()>) -> Answer {
+fn answer(node: &Node, request: &Request<()>) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => match node.metrics.encode() {
             Ok(text) => typed(text.into_bytes(), OPENMETRICS),

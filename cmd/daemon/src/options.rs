@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// The name of this node in pods and events
     #[arg(long, global = true, value_name = "NAME")]
     node_name: Option<String>,
-    /// Log more: 2 for each step, 4 for debugging
+    /// Log more: 4 for debugging, 6 for everything
     #[arg(short = 'v', global = true, value_name = "LEVEL")]
     verbosity: Option<u8>,
 }
@@ -65,10 +65,12 @@ impl Options {
             (&self.manifest_dir, &mut config.static_pod_path),
         ];
         for (flag, field) in paths {
-            field.clone_from(flag.as_ref().unwrap_or(&field.clone()));
+            if let Some(path) = absolute(flag.as_deref())? {
+                *field = path;
+            }
         }
-        config.root_dir = self.root_dir.clone().or(config.root_dir);
-        config.socket = self.socket.clone().or(config.socket);
+        config.root_dir = absolute(self.root_dir.as_deref())?.or(config.root_dir);
+        config.socket = absolute(self.socket.as_deref())?.or(config.socket);
         config.node_name = self.node_name.clone().or(config.node_name);
         config.metrics_address = self.metrics_address.unwrap_or(config.metrics_address);
         config.logging.verbosity = self.verbosity.unwrap_or(config.logging.verbosity);
@@ -89,5 +91,57 @@ impl Options {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         ImagevolConfiguration::parse(&text).with_context(|| format!("configuration file {}", path.display()))
+    }
+}
+
+/// A flag may be relative to where the command is typed; a configuration file may not.
+fn absolute(flag: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
+    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("path {}", path.display()));
+    flag.map(absolute).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(arguments: &[&str]) -> anyhow::Result<ImagevolConfiguration> {
+        Options::parse_from([&["imagevold"], arguments].concat()).configuration()
+    }
+
+    fn file(content: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let head = "apiVersion: imagevol.dev/v1alpha1\nkind: ImagevolConfiguration\n";
+        std::fs::write(file.path(), format!("{head}{content}")).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let file = file("stateDir: /from/file\nrunDir: /run/file\nimageBackend: erofs\n");
+        let path = file.path().to_str().unwrap();
+        let config =
+            configuration(&["--config", path, "--state-dir", "/from/flag", "--image-backend=erofs-loop", "-v", "4"]);
+        let config = config.unwrap();
+        assert_eq!(config.state_dir, Path::new("/from/flag"));
+        assert_eq!(config.run_dir, Path::new("/run/file"));
+        assert_eq!(config.root_dir(), Path::new("/from/flag/kubelet"));
+        assert_eq!(config.socket(), Path::new("/run/file/imagevold.sock"));
+        assert_eq!(config.static_pod_path, ImagevolConfiguration::default().static_pod_path);
+        assert_eq!((config.image_backend, config.logging.verbosity), (ImageBackend::ErofsLoop, 4));
+    }
+
+    #[test]
+    fn a_relative_flag_means_the_working_directory() {
+        let file = file("");
+        let config = configuration(&["--config", file.path().to_str().unwrap(), "--state-dir", "state"]).unwrap();
+        assert_eq!(config.state_dir, std::env::current_dir().unwrap().join("state"));
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_must_be_there_and_right() {
+        assert!(configuration(&["--config", "/nonexistent.yaml"]).is_err());
+        let file = file("noSuchField: 1\n");
+        let error = configuration(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert!(format!("{error:#}").contains("noSuchField"), "{error:#}");
     }
 }

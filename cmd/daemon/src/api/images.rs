@@ -257,9 +257,11 @@ fn layer(layer: &LayerRecord) -> LayerDetail {
 }
 
 fn failure(error: &ImageServiceError) -> Failure {
-    match error {
-        ImageServiceError::NotFound { message } => Failure::not_found(message.clone()),
-        other => Failure::internal(other.to_string()),
+    let message = error.to_string();
+    if matches!(error, ImageServiceError::NotFound { .. }) {
+        Failure::not_found(message)
+    } else {
+        Failure::internal(message)
     }
 }
 

@@ -11,7 +11,7 @@ use imagevol_api::metav1::ListMeta;
 use imagevol_api::names::{PodUid, VolumeName};
 use imagevol_api::oci::Digest;
 use imagevol_base::volumes::{PodVolumeReport, VolumeState};
-use imagevol_controlplane::{ControlPlaneError, DryRun};
+use imagevol_controlplane::{ControlPlaneError, DryRun, Sent};
 use imagevol_volume::sub_path::sub_path_mounts;
 use serde::Serialize;
 
@@ -36,8 +36,11 @@ pub(super) async fn apply(node: &Node, query: &Query, body: Incoming) -> Result<
         Some(other) => return Err(Failure::bad_request(format!("dryRun must be All, not {other:?}"))),
     };
     let manifest = read_body(body).await?.to_vec();
-    let source = query.get("source").unwrap_or("STDIN");
-    Ok(json(&node.control.apply(manifest, source, dry_run).await))
+    let from = Sent {
+        name: query.get("source").unwrap_or("STDIN").to_owned(),
+        namespace: query.get("namespace").map(str::to_owned),
+    };
+    Ok(json(&node.control.apply(manifest, from, dry_run).await))
 }
 
 /// Below `/api/v1`.
@@ -48,27 +51,27 @@ pub(super) async fn route(node: &Node, method: &Method, path: &[&str]) -> Result
         (&Method::GET, ["events"]) => Ok(events(node, None)),
         (&Method::GET, ["namespaces", namespace, "events"]) => Ok(events(node, Some(namespace))),
         (&Method::GET, ["namespaces", namespace, "pods", name]) => {
-            node.control.pod(namespace, name).map(|pod| json(&pod)).map_err(failure)
+            node.control.pod(namespace, name).map(|pod| json(&pod)).map_err(|error| failure(&error))
         }
         (&Method::DELETE, ["namespaces", namespace, "pods", name]) => {
-            node.control.delete(namespace, name).await.map(|()| success()).map_err(failure)
+            node.control.delete(namespace, name).await.map(|()| success()).map_err(|error| failure(&error))
         }
         (&Method::DELETE, ["namespaces", namespace, "secrets", name]) => {
-            node.control.delete_secret(namespace, name).await.map(|()| success()).map_err(failure)
+            node.control.delete_secret(namespace, name).await.map(|()| success()).map_err(|error| failure(&error))
         }
         (&Method::POST, ["namespaces", namespace, "pods", name, "retry"]) => {
             let forget = |uid: &PodUid| node.images.forget(uid);
-            node.control.retry(namespace, name, forget).await.map(|()| success()).map_err(failure)
+            node.control.retry(namespace, name, forget).await.map(|()| success()).map_err(|error| failure(&error))
         }
         (&Method::GET, ["namespaces", namespace, "pods", name, "volumes"]) => {
-            let pod = node.control.pod(namespace, name).map_err(failure)?;
+            let pod = node.control.pod(namespace, name).map_err(|error| failure(&error))?;
             volumes(node, &pod).map(|volumes| json(&volumes))
         }
         (method, path) => Ok(no_such_route(method, &format!("/api/v1/{}", path.join("/")))),
     }
 }
 
-fn failure(error: ControlPlaneError) -> Failure {
+fn failure(error: &ControlPlaneError) -> Failure {
     let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Failure::new(code, error.reason(), error.to_string())
 }

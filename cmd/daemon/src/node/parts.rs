@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::Metrics;
 
 /// A timeout that nobody lives to see: clocks can be asked to add it without overflow.
-const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const FOR_EVER: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// What start-up opens on disk, and finds out about the kernel.
 pub(super) struct Opened {

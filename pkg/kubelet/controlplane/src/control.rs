@@ -25,7 +25,7 @@ use crate::clock::WallClock;
 use crate::db::{DbError, PodRow, StatusDb};
 use crate::events::{self, EventSettings, Events, Recorder};
 use crate::file::{FileSource, Host, Loaded, Manifests, Problem};
-use crate::manifest::{self, DryRun, RemoveError};
+use crate::manifest::{self, DryRun, RemoveError, Sent};
 use crate::status::{Now, PullFailure};
 use crate::world::{Rows, Step, World};
 
@@ -206,10 +206,9 @@ impl ControlPlane {
     }
 
     /// Puts every object of a manifest into the manifest directory, each as a file of its own, and waits until [`ControlPlane::pods`] shows it.
-    /// `source_name` (a file name, or `STDIN`) is for messages.
-    pub async fn apply(&self, manifest: Vec<u8>, source_name: &str, dry_run: DryRun) -> ApplyResponse {
-        let name = source_name.to_owned();
-        let apply = move |scanner: &mut _| manifest::apply(scanner, &manifest, &name, dry_run);
+    pub async fn apply(&self, manifest: Vec<u8>, from: impl Into<Sent>, dry_run: DryRun) -> ApplyResponse {
+        let from = from.into();
+        let apply = move |scanner: &mut _| manifest::apply(scanner, &manifest, &from, dry_run);
         let results = self.source.with_scanner(apply).await;
         // The objects are on disk: that the process is ending takes nothing back.
         self.settle().await.unwrap_or_else(|_| tracing::debug!("applied while stopping"));

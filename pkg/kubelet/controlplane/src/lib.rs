@@ -21,4 +21,4 @@ mod world;
 pub use clock::WallClock;
 pub use control::{ControlPlane, ControlPlaneError, ControlPlaneSettings};
 pub use db::{DbError, StatusDb};
-pub use manifest::DryRun;
+pub use manifest::{DryRun, Sent};

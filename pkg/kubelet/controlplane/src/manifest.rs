@@ -31,6 +31,15 @@ pub enum DryRun {
     All,
 }
 
+/// A manifest's name, for messages, and the namespace of objects that name none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// A file name, or `STDIN`.
+    pub name: String,
+    /// The namespace that the client asked for; `default` is what objects without one are in anyway.
+    pub namespace: Option<String>,
+}
+
 /// Why an object was not applied.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
@@ -62,16 +71,28 @@ pub(crate) enum RemoveError {
 }
 
 /// Applies every document of a manifest. One that fails does not keep the others back.
-pub(crate) fn apply(scanner: &mut Scanner, bytes: &[u8], source: &str, dry_run: DryRun) -> Vec<ApplyResult> {
+pub(crate) fn apply(scanner: &mut Scanner, bytes: &[u8], from: &Sent, dry_run: DryRun) -> Vec<ApplyResult> {
     // What has happened to the files since they were last looked at must not be answered with "unchanged".
     scanner.scan(Complete::Only(&BTreeSet::new()));
-    let objects = core::decode(bytes, source).into_iter();
+    let objects = core::decode(bytes, &from.name).into_iter();
     objects
         .map(|decoded| match decoded {
-            Ok(object) => apply_object(scanner, &object, dry_run),
+            Ok(mut object) => match from.namespace.as_ref().map_or(Ok(()), |namespace| object.place_in(namespace)) {
+                Ok(()) => apply_object(scanner, &object, dry_run),
+                Err(named) => refused(wrong_namespace(&named, from.namespace.as_deref().unwrap_or_default())),
+            },
             Err(error) => refused(error.kubectl_text()),
         })
         .collect()
+}
+
+/// kubectl's words (cli-runtime, `RequireNamespace`).
+fn wrong_namespace(named: &str, asked: &str) -> String {
+    let (named, asked) = (named.escape_debug(), asked.escape_debug());
+    format!(
+        "error: the namespace from the provided object \"{named}\" does not match the namespace \"{asked}\". \
+         You must pass '--namespace={named}' to perform this operation."
+    )
 }
 
 /// Removes the files that hold nothing but this object. Nothing is removed if another file holds it.
@@ -224,6 +245,14 @@ impl ApplyError {
             Self::Foreign { .. } => format!("Error from server (Conflict): {self}"),
             Self::Write { .. } | Self::Encode(_) => format!("Error from server (InternalError): {}", with_causes(self)),
         }
+    }
+}
+
+// === impl Sent ===
+
+impl From<&str> for Sent {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), namespace: None }
     }
 }
 

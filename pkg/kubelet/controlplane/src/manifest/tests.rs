@@ -46,7 +46,7 @@ fn files(dir: &Path) -> Vec<String> {
 fn each_object_becomes_a_private_file_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let manifest = format!("{}---\n{SECRET}", pod("web", "r:1"));
-    let results = apply(&mut scanner(dir.path()), manifest.as_bytes(), "x.yaml", DryRun::None);
+    let results = apply(&mut scanner(dir.path()), manifest.as_bytes(), &"x.yaml".into(), DryRun::None);
     let created = Some(ApplyOutcome::Created);
     assert_eq!(outcomes(&results), [("pod", "default", "web", created), ("secret", "prod", "regcred", created)]);
     assert_eq!(files(dir.path()), ["default_web.pod.json", "prod_regcred.secret.json"]);
@@ -60,7 +60,7 @@ fn each_object_becomes_a_private_file_of_its_own() {
 #[test]
 fn a_secret_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let results = apply(&mut scanner(dir.path()), SECRET.as_bytes(), "x.yaml", DryRun::None);
+    let results = apply(&mut scanner(dir.path()), SECRET.as_bytes(), &"x.yaml".into(), DryRun::None);
     assert_eq!(
         results[0].object,
         Some(
@@ -73,7 +73,7 @@ fn a_secret_is_not_shown() {
 #[test]
 fn the_answer_has_the_defaults() {
     let dir = tempfile::tempdir().unwrap();
-    let results = apply(&mut scanner(dir.path()), pod("web", "r").as_bytes(), "x.yaml", DryRun::All);
+    let results = apply(&mut scanner(dir.path()), pod("web", "r").as_bytes(), &"x.yaml".into(), DryRun::All);
     let object = results[0].object.as_ref().unwrap();
     assert_eq!(object["spec"]["volumes"][0]["image"], json!({"reference": "r", "pullPolicy": "Always"}));
     assert_eq!((&object["metadata"]["namespace"], &object["status"]["phase"]), (&json!("default"), &json!("Pending")));
@@ -83,8 +83,9 @@ fn the_answer_has_the_defaults() {
 fn says_whether_it_changed_something() {
     let dir = tempfile::tempdir().unwrap();
     let mut scanner = scanner(dir.path());
-    let mut outcome =
-        |image, dry_run| apply(&mut scanner, pod("web", image).as_bytes(), "x.yaml", dry_run)[0].outcome.unwrap();
+    let mut outcome = |image, dry_run| {
+        apply(&mut scanner, pod("web", image).as_bytes(), &"x.yaml".into(), dry_run)[0].outcome.unwrap()
+    };
     assert_eq!(outcome("r:1", DryRun::All), ApplyOutcome::Created);
     assert_eq!(outcome("r:1", DryRun::None), ApplyOutcome::Created);
     assert_eq!(outcome("r:1", DryRun::None), ApplyOutcome::Unchanged);
@@ -96,7 +97,7 @@ fn says_whether_it_changed_something() {
 #[test]
 fn a_dry_run_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    apply(&mut scanner(dir.path()), pod("web", "r:1").as_bytes(), "x.yaml", DryRun::All);
+    apply(&mut scanner(dir.path()), pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::All);
     assert_eq!(files(dir.path()), [""; 0]);
 }
 
@@ -105,7 +106,7 @@ fn the_same_manifest_is_the_same_pod() {
     let dir = tempfile::tempdir().unwrap();
     let uid = || {
         let mut scanner = scanner(dir.path());
-        apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+        apply(&mut scanner, pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
         scanner.manifests().pods.into_keys().next().unwrap()
     };
     let first = uid();
@@ -119,7 +120,7 @@ fn a_file_that_somebody_removed_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut scanner = scanner(dir.path());
     for _ in 0..2 {
-        let results = apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+        let results = apply(&mut scanner, pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
         assert_eq!(results[0].outcome, Some(ApplyOutcome::Created));
         fs::remove_file(dir.path().join("default_web.pod.json")).unwrap();
     }
@@ -129,10 +130,10 @@ fn a_file_that_somebody_removed_is_made_again() {
 fn a_damaged_file_is_written_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut scanner = scanner(dir.path());
-    apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+    apply(&mut scanner, pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
     fs::write(dir.path().join("default_web.pod.json"), "{").unwrap();
     scanner.scan(Complete::All);
-    let results = apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+    let results = apply(&mut scanner, pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
     assert_eq!(results[0].outcome, Some(ApplyOutcome::Configured));
     assert_eq!(scanner.manifests().problems, []);
 }
@@ -142,9 +143,9 @@ fn a_file_of_somebody_else_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("mine.yaml"), pod("web", "r:1")).unwrap();
     let mut scanner = scanner(dir.path());
-    let same = apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+    let same = apply(&mut scanner, pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
     assert_eq!(same[0].outcome, Some(ApplyOutcome::Unchanged));
-    let other = apply(&mut scanner, pod("web", "r:2").as_bytes(), "x.yaml", DryRun::None);
+    let other = apply(&mut scanner, pod("web", "r:2").as_bytes(), &"x.yaml".into(), DryRun::None);
     assert_eq!(
         other[0].error.as_deref(),
         Some(
@@ -170,7 +171,7 @@ fn a_file_of_somebody_else_is_left_alone() {
 fn one_error_does_not_keep_the_others_back(#[case] bad: &str, #[case] (kind, name): (&str, &str), #[case] error: &str) {
     let dir = tempfile::tempdir().unwrap();
     let manifest = format!("{bad}\n---\n{}", pod("web", "r:1"));
-    let results = apply(&mut scanner(dir.path()), manifest.as_bytes(), "x.yaml", DryRun::None);
+    let results = apply(&mut scanner(dir.path()), manifest.as_bytes(), &"x.yaml".into(), DryRun::None);
     assert_eq!(
         (results[0].kind.as_str(), results[0].name.as_str(), results[0].error.as_deref()),
         (kind, name, Some(error))
@@ -183,7 +184,7 @@ fn one_error_does_not_keep_the_others_back(#[case] bad: &str, #[case] (kind, nam
 fn a_write_that_fails_is_an_error_of_that_object() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("default_web.pod.json")).unwrap();
-    let results = apply(&mut scanner(dir.path()), pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+    let results = apply(&mut scanner(dir.path()), pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
     let error = results[0].error.as_deref().unwrap();
     assert!(
         error.starts_with("Error from server (InternalError): cannot write the manifest file default_web.pod.json: "),
@@ -197,7 +198,7 @@ fn a_name_as_long_as_kubernetes_allows_fits_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let name = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
     let mut scanner = scanner(dir.path());
-    let results = apply(&mut scanner, pod(&name, "r:1").as_bytes(), "x.yaml", DryRun::None);
+    let results = apply(&mut scanner, pod(&name, "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
     assert_eq!(results[0].error, None);
     assert_eq!(scanner.manifests().pods.len(), 1);
     remove(&mut scanner, &("pod", ("default".into(), name))).unwrap();
@@ -209,7 +210,7 @@ fn removes_files_that_hold_one_object() {
     let key = ("pod", ("default".to_owned(), "web".to_owned()));
     let mut scanner = scanner(dir.path());
     assert!(matches!(remove(&mut scanner, &key), Err(RemoveError::NotFound)));
-    apply(&mut scanner, pod("web", "r:1").as_bytes(), "x.yaml", DryRun::None);
+    apply(&mut scanner, pod("web", "r:1").as_bytes(), &"x.yaml".into(), DryRun::None);
     fs::write(dir.path().join("by-hand.yaml"), pod("web", "r:2")).unwrap();
     scanner.scan(Complete::All);
     remove(&mut scanner, &key).unwrap();
@@ -235,4 +236,21 @@ fn what_a_killed_process_left_is_removed_at_the_start() {
     }
     prepare_directory(&inner).unwrap();
     assert_eq!(files(&inner), [".hidden", "good.yaml"]);
+}
+
+#[test]
+fn an_object_without_a_namespace_goes_where_the_client_says_and_one_with_another_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let sent = Sent { name: "x.yaml".to_owned(), namespace: Some("team".to_owned()) };
+    let results = apply(&mut scanner(dir.path()), pod("web", "r:1").as_bytes(), &sent, DryRun::None);
+    assert_eq!((results[0].namespace.as_str(), results[0].outcome), ("team", Some(ApplyOutcome::Created)));
+    let other = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"other"}}"#;
+    let results = apply(&mut scanner(dir.path()), other.as_bytes(), &sent, DryRun::None);
+    assert_eq!(
+        results[0].error.as_deref(),
+        Some(
+            "error: the namespace from the provided object \"other\" does not match the namespace \"team\". \
+             You must pass '--namespace=other' to perform this operation."
+        )
+    );
 }
