@@ -53,10 +53,10 @@ impl Allowlist {
         Ok(list)
     }
 
-    /// Whether the image's name, whatever its tag or digest, is on the list.
-    pub fn matches(&self, image: &Reference) -> bool {
-        let name = image.repository();
-        self.names.contains(&name) || self.prefixes.iter().any(|prefix| name.starts_with(prefix))
+    /// Whether a repository (`registry/path`) is on the list.
+    pub fn matches(&self, repository: &str) -> bool {
+        self.names.iter().any(|name| name == repository)
+            || self.prefixes.iter().any(|prefix| repository.starts_with(prefix))
     }
 }
 
@@ -107,19 +107,24 @@ mod tests {
     #[case("/*", Some("at least registry hostname is required"))]
     #[case("r.io/a:1", Some("neither tag nor digest is accepted in an image reference: r.io/a:1"))]
     #[case("busybox", Some("neither tag nor digest is accepted in an image reference: busybox"))]
+    #[case("r.io/a\t", Some("leading/trailing spaces are not allowed: r.io/a\t"))]
+    #[case("r.io/a*", Some("not a valid wildcard pattern, only patterns ending with '/*' are allowed: r.io/a*"))]
     #[case("r.io//a", Some("failed to parse as an image name: invalid reference format"))]
     fn checks_entries_as_the_kubelet(#[case] entry: &str, #[case] error: Option<&str>) {
         assert_eq!(check(entry).err().map(|error| error.to_string()).as_deref(), error);
     }
 
     #[rstest]
-    #[case("r.io/a:1", true)]
-    #[case("r.io/a/b:1", false)]
-    #[case("busybox", true)]
-    #[case("q.io/team/x", true)]
+    #[case("r.io/a", true)]
+    #[case("r.io/a/b", false)]
+    #[case("r.io/ab", false)]
+    #[case("docker.io/library/busybox", true)]
+    #[case("q.io/team/x/y", true)]
+    #[case("q.io/team", false)]
     #[case("q.io/teams/x", false)]
-    fn matches_names_and_prefixes(#[case] image: &str, #[case] listed: bool) {
+    #[case("q.io.evil/team/x", false)]
+    fn matches_names_and_whole_components(#[case] repository: &str, #[case] listed: bool) {
         let list = Allowlist::parse(&["r.io/a", "docker.io/library/busybox", "q.io/team/*"]).unwrap();
-        assert_eq!(list.matches(&Reference::parse(image).unwrap()), listed);
+        assert_eq!(list.matches(repository), listed);
     }
 }

@@ -1,3 +1,5 @@
+mod documentation;
+
 use rstest::rstest;
 
 use super::*;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use imagevol_api::config::{ImageBackend, ImagePullCredentialsVerificationPolicy as Policy, ImagevolConfiguration};
+use imagevol_api::config::{ImageBackend, ImagevolConfiguration};
 use imagevol_base::{EventRecorder, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
@@ -141,7 +141,9 @@ pub(super) fn image_manager(
     events: &Arc<dyn EventRecorder>,
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<ImageManager<EmbeddedImageService>>> {
-    let records = PullManager::open(&config.state_dir, verification(config)?, metrics.images.clone());
+    let policy = config.image_pull_credentials_verification_policy;
+    let policy = VerificationPolicy::new(policy, &config.preloaded_images_verification_allowlist)?;
+    let records = PullManager::open(&config.state_dir, policy, metrics.images.clone());
     Ok(Arc::new(ImageManager::new(imagevol_images::Parts {
         service: Arc::clone(service),
         events: Arc::clone(events),
@@ -152,16 +154,6 @@ pub(super) fn image_manager(
         backoff: BackoffLimits::default(),
         metrics: metrics.images.clone(),
     })))
-}
-
-fn verification(config: &ImagevolConfiguration) -> anyhow::Result<VerificationPolicy> {
-    let name = match config.image_pull_credentials_verification_policy {
-        Policy::NeverVerify => "NeverVerify",
-        Policy::NeverVerifyPreloadedImages => "NeverVerifyPreloadedImages",
-        Policy::NeverVerifyAllowlistedImages => "NeverVerifyAllowlistedImages",
-        Policy::AlwaysVerify => "AlwaysVerify",
-    };
-    Ok(VerificationPolicy::new(name, &config.preloaded_images_verification_allowlist)?)
 }
 
 fn pull_limits(config: &ImagevolConfiguration) -> PullLimits {

@@ -28,7 +28,5 @@ pub use manager::{EnsureImage, ImageManager, Parts, RecoverError};
 pub use metrics::Metrics;
 pub use node_credentials::{NodeConfigPaths, NodeCredentials};
 pub use policy::{PullPolicy, PullPolicyError};
-pub use pull_manager::{
-    Allowlist, PatternError, PullManager, RecordError, VerificationPolicy, VerificationPolicyError,
-};
+pub use pull_manager::{PullManager, RecordError, VerificationPolicy};
 pub use puller::{ParallelPulls, PullLimits, PullRate};

@@ -34,7 +34,7 @@ use access::{Intent as IntentState, PresentImage, Proof};
 pub(crate) use intent::Intent;
 pub use records::RecordError;
 use records::{Records, Stored};
-pub use verification::{Allowlist, PatternError, VerificationPolicy, VerificationPolicyError};
+pub use verification::VerificationPolicy;
 
 /// Keeps the records. Clones share them.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@ use imagevol_api::records::{ImagePullServiceAccount, ImagePulledRecord};
 use rstest::rstest;
 
 use super::*;
-use crate::pull_manager::verification::Allowlist;
+use imagevol_api::config::Allowlist;
 
 const REPOSITORY: &str = "r.io/a";
 
@@ -31,7 +31,7 @@ fn empty_record() -> Stored {
 }
 
 fn listed(repository: &str) -> VerificationPolicy {
-    VerificationPolicy::NeverVerifyAllowlistedImages(Allowlist::new(&[repository.to_owned()]).unwrap())
+    VerificationPolicy::NeverVerifyAllowlistedImages(Allowlist::parse(&[repository]).unwrap())
 }
 
 /// What may be used before anybody's secrets are looked at: policy by record by intent.
