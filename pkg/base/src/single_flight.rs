@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::Supervisor;
 
@@ -22,6 +22,7 @@ type Flights<K, T> = Arc<Mutex<HashMap<K, Flight<T>>>>;
 
 struct Flight<T> {
     result: Shared<BoxFuture<'static, Option<T>>>,
+    /// How many callers wait. It grows only while the board is locked.
     waiting: watch::Sender<usize>,
 }
 
@@ -32,21 +33,23 @@ struct Waiting(watch::Sender<usize>);
 struct Landing<K: Eq + Hash, T> {
     flights: Flights<K, T>,
     key: K,
+    waiting: watch::Sender<usize>,
 }
 
 // === impl SingleFlight ===
 
 impl<K, T> SingleFlight<K, T>
 where
-    K: Eq + Hash + Clone + Send + 'static,
+    K: Eq + Hash + Clone + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Operations run as tasks of `supervisor`; one that nobody waits for is dropped after `grace`.
+    /// Operations run as tasks of `supervisor`, and are dropped when that ends; one that nobody waits for is dropped after `grace`.
     pub fn new(supervisor: Supervisor, grace: Duration) -> Self {
         Self { flights: Arc::default(), supervisor, grace }
     }
 
-    /// Joins the operation of `key`, or starts `operation` as it. `None` if it panicked or was dropped.
+    /// Joins the operation of `key`, or starts `operation` as it: then, and only then, `operation` is called, before the first wait.
+    /// `None` if it panicked, or was dropped because the supervisor ends.
     pub async fn run<F>(&self, key: K, operation: impl FnOnce() -> F) -> Option<T>
     where
         F: Future<Output = T> + Send + 'static,
@@ -72,23 +75,36 @@ where
         if let Some(flight) = flights.get(&key) {
             return (flight.result.clone(), Waiting::new(&flight.waiting));
         }
-        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let flight = Flight { result: receiver.map(Result::ok).boxed().shared(), waiting: watch::Sender::new(0) };
         let joined = (flight.result.clone(), Waiting::new(&flight.waiting));
-        let (abandoned, future) = (abandoned(flight.waiting.subscribe(), self.grace), operation());
-        flights.insert(key.clone(), flight);
-        let landing = Landing { flights: Arc::clone(&self.flights), key };
+        let landing = Landing { flights: Arc::clone(&self.flights), key: key.clone(), waiting: flight.waiting.clone() };
+        self.start(operation(), landing, sender);
+        flights.insert(key, flight);
+        joined
+    }
+
+    fn start(
+        &self,
+        operation: impl Future<Output = T> + Send + 'static,
+        landing: Landing<K, T>,
+        sender: oneshot::Sender<T>,
+    ) {
+        let (grace, ended) = (self.grace, self.supervisor.token());
         self.supervisor.spawn("single-flight", async move {
-            tokio::select! {
-                value = future => {
-                    drop(landing);
-                    // Nobody waits any more: the operation's effects stand all the same.
-                    drop(sender.send(value));
-                }
-                () = abandoned => drop(landing),
+            let value = tokio::select! {
+                biased;
+                value = operation => Some(value),
+                () = landing.abandoned(grace) => None,
+                () = ended.cancelled() => None,
+            };
+            // Off the board first: whoever has the result and asks again gets a new run.
+            drop(landing);
+            if let Some(value) = value {
+                // Nobody waits any more: the operation's effects stand all the same.
+                drop(sender.send(value));
             }
         });
-        joined
     }
 }
 
@@ -115,22 +131,41 @@ impl Drop for Waiting {
 
 // === impl Landing ===
 
-impl<K: Eq + Hash, T> Drop for Landing<K, T> {
-    fn drop(&mut self) {
-        lock(&self.flights).remove(&self.key);
+impl<K: Eq + Hash, T> Landing<K, T> {
+    /// Resolves when nobody has waited for the length of `grace`; by then the flight is off the board, so that nobody joins what ends.
+    async fn abandoned(&self, grace: Duration) {
+        let mut waiting = self.waiting.subscribe();
+        loop {
+            // `self` holds a sender: no wait ends for want of one.
+            drop(waiting.wait_for(|count| *count == 0).await);
+            let joined = async { drop(waiting.wait_for(|count| *count > 0).await) };
+            if tokio::time::timeout(grace, joined).await.is_err() && self.leave_if_nobody_waits() {
+                return;
+            }
+        }
+    }
+
+    /// Somebody may have come in the last moment.
+    fn leave_if_nobody_waits(&self) -> bool {
+        let mut flights = lock(&self.flights);
+        let abandoned = *self.waiting.borrow() == 0;
+        if abandoned {
+            self.leave(&mut flights);
+        }
+        abandoned
+    }
+
+    /// The board may have another flight of this key by now.
+    fn leave(&self, flights: &mut HashMap<K, Flight<T>>) {
+        if flights.get(&self.key).is_some_and(|flight| flight.waiting.same_channel(&self.waiting)) {
+            flights.remove(&self.key);
+        }
     }
 }
 
-/// Resolves when nobody has waited for the length of `grace`.
-async fn abandoned(mut waiting: watch::Receiver<usize>, grace: Duration) {
-    loop {
-        if waiting.wait_for(|count| *count == 0).await.is_err() {
-            return;
-        }
-        let joined = tokio::time::timeout(grace, waiting.wait_for(|count| *count > 0)).await;
-        if !matches!(joined, Ok(Ok(_))) {
-            return;
-        }
+impl<K: Eq + Hash, T> Drop for Landing<K, T> {
+    fn drop(&mut self) {
+        self.leave(&mut lock(&self.flights));
     }
 }
 
@@ -139,44 +174,4 @@ fn lock<K, T>(flights: &Flights<K, T>) -> MutexGuard<'_, HashMap<K, Flight<T>>> 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use super::*;
-
-    const GRACE: Duration = Duration::from_secs(30);
-
-    #[tokio::test]
-    async fn callers_of_one_key_share_one_run() {
-        let flights = SingleFlight::<&str, usize>::new(Supervisor::new("test"), GRACE);
-        let runs = Arc::new(AtomicUsize::new(0));
-        let operation = || {
-            let runs = Arc::clone(&runs);
-            async move {
-                tokio::task::yield_now().await;
-                runs.fetch_add(1, Ordering::SeqCst)
-            }
-        };
-        let (a, b) = tokio::join!(flights.run("key", operation), flights.run("key", operation));
-        assert_eq!((a, b), (Some(0), Some(0)));
-        assert_eq!(flights.run("key", operation).await, Some(1), "a finished run is not joined");
-    }
-
-    #[tokio::test]
-    async fn a_panic_frees_the_key_and_reaches_those_who_wait() {
-        let flights = SingleFlight::<&str, usize>::new(Supervisor::new("test"), GRACE);
-        assert_eq!(flights.run("key", || async { panic!("expected by the test") }).await, None);
-        assert!(!flights.is_running(&"key"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn ends_a_grace_after_the_last_caller_left() {
-        let flights = SingleFlight::<&str, usize>::new(Supervisor::new("test"), GRACE);
-        let leave = tokio::time::timeout(Duration::from_secs(1), flights.run("key", std::future::pending)).await;
-        assert!(leave.is_err());
-        tokio::time::advance(GRACE / 2).await;
-        assert!(flights.is_running(&"key"), "a new caller could still join");
-        tokio::time::sleep(GRACE * 2).await;
-        assert!(!flights.is_running(&"key"), "nobody came back");
-    }
-}
+mod tests;
