@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 /// Where test directories are made: a disk, since EROFS cannot be mounted from a file on tmpfs, which `/tmp` may be.
-const ON_DISK: &str = "/var/tmp";
+pub(crate) const ON_DISK: &str = "/var/tmp";
 
 /// A daemon that can be started, killed and started again over the same state.
 ///
@@ -29,6 +29,8 @@ pub struct Daemon {
 pub struct Ran {
     /// Whether it exited with 0.
     pub ok: bool,
+    /// The exit code, where no signal ended it.
+    pub code: Option<i32>,
     /// Standard output.
     pub stdout: String,
     /// Standard error.
@@ -166,9 +168,22 @@ impl Daemon {
 
     /// Runs the command line.
     pub fn ctl<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
+        Ran::of(&self.ctl_command().args(arguments).stdin(Stdio::null()).output().expect("run imagevol"))
+    }
+
+    /// Runs the command line with something on its standard input.
+    pub fn ctl_with<S: AsRef<OsStr>>(&self, input: &str, arguments: impl IntoIterator<Item = S>) -> Ran {
+        let file = self.dir().join("stdin");
+        std::fs::write(&file, input).expect("write what is to be read");
+        let input = std::fs::File::open(&file).expect("open what is to be read");
+        Ran::of(&self.ctl_command().args(arguments).stdin(input).output().expect("run imagevol"))
+    }
+
+    /// The command line, pointed at this daemon.
+    pub fn ctl_command(&self) -> Command {
         let mut command = Command::new(program("imagevol"));
-        command.arg("--socket").arg(self.dir().join("run/imagevold.sock")).args(arguments);
-        Ran::of(&command.stdin(Stdio::null()).output().expect("run imagevol"))
+        command.arg("--socket").arg(self.dir().join("run/imagevold.sock"));
+        command
     }
 
     /// Runs the command line, which must succeed; its standard output.
@@ -183,6 +198,13 @@ impl Daemon {
         let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
         let text = self.must(arguments.chain(["-o", "json"].map(Into::into)));
         serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// `imagevold fsck`, while the daemon does not run.
+    pub fn fsck_offline(&self) -> Ran {
+        let mut command = Command::new(program("imagevold"));
+        command.arg("--config").arg(self.dir().join("config.yaml")).args(self.dir_flags()).arg("fsck");
+        Ran::of(&command.stdin(Stdio::null()).output().expect("run imagevold fsck"))
     }
 
     /// Applies a manifest.
@@ -244,7 +266,7 @@ impl Drop for Daemon {
 impl Ran {
     fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { ok: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Self { ok: output.status.success(), code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod crypto;
 pub mod daemon;
+pub mod docker_registry;
 pub mod image;
 pub mod image_service;
 pub mod registry;
