@@ -2,7 +2,7 @@
 //!
 //! In: what a pod wants, its pull secrets, the image service's answers. Out: an image tied to its holder, or an error with the
 //! waiting reason and message of the kubelet; events and pull records. It never talks to a registry and never mounts.
-//! Floor 3: imports `cri`, `base`, `api`.
+//! Floor 3: imports `cri`, `mount`, `base`, `api`.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ mod blocking;
 mod credentials;
 mod error;
 mod failures;
+mod instrumented;
 mod keyring;
 mod manager;
 mod metrics;
@@ -22,6 +23,7 @@ mod text;
 pub use credentials::{CredentialError, PodPullSecrets, PullSecret, PullSecretKind, PullSecrets, PullSecretsError};
 pub use error::{ImageError, PullError, ServiceErrors};
 pub use failures::BackoffLimits;
+pub use instrumented::{InstrumentedImageService, OperationMetrics};
 pub use keyring::{CredentialHash, CredentialSource, DockerConfig, DockerConfigError, FormError, SecretCoordinates};
 pub use keyring::{Entry as DockerConfigEntry, Keyring, MatchedCredential};
 pub use manager::{EnsureImage, ImageManager, Parts, RecoverError};
