@@ -21,15 +21,6 @@ const FILE_MODE: u32 = 0o600;
 /// Bytes of zeros written at once to allocate blocks.
 const STRIDE: usize = 64 * 1024;
 
-/// Whether a database may be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Missing {
-    /// It is made.
-    Make,
-    /// It is an error.
-    Refuse,
-}
-
 /// redb's file, with blocks under all of it. (A file system that copies on write may still refuse a write to them.)
 #[derive(Debug)]
 struct Allocated {
@@ -37,16 +28,26 @@ struct Allocated {
     file: File,
 }
 
-/// Opens the database: every page is checked, so that what is damaged is an error here and not a panic later.
+/// Opens a database: every page is checked, so that what is damaged is an error here and not a panic later.
 ///
 /// Killed at any later point: redb goes back to its last commit when it opens the file again.
-pub(crate) fn open(path: &Path, missing: Missing) -> Result<Database> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(missing == Missing::Make).truncate(false).mode(FILE_MODE);
-    let file = options.open(path).map_err(StoreError::io("open database", path))?;
-    if missing == Missing::Refuse && file.metadata().map_err(StoreError::io("stat", path))?.len() == 0 {
+pub(crate) fn open(path: &Path) -> Result<Database> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(StoreError::io("open database", path))?;
+    if file.metadata().map_err(StoreError::io("stat", path))?.len() == 0 {
+        // redb would make a new one in it.
         return Err(StoreError::io("read database", path)(io::ErrorKind::UnexpectedEof.into()));
     }
+    open_file(file, path)
+}
+
+/// Makes a database where no file is.
+pub(crate) fn make(path: &Path) -> Result<Database> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(FILE_MODE);
+    open_file(options.open(path).map_err(StoreError::io("make database", path))?, path)
+}
+
+fn open_file(file: File, path: &Path) -> Result<Database> {
     let refused = |error: redb::DatabaseError| {
         if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
             return StoreError::Locked(path.to_owned());

@@ -1,6 +1,6 @@
 //! Making files durable: written, synced, renamed, and the directory synced.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,34 @@ const DIR_MODE: u32 = 0o700;
 /// Device files of an image are read at the page size; a file that ends before is an I/O error (EROFS, short backing file).
 pub(crate) const PADDING: u64 = 4096;
 
+/// A directory that is this process's alone until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DirLock(File);
+
+// === impl DirLock ===
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // To close it is not enough: a process that is being started may share it until it runs its program (flock(2)).
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the state directory");
+        }
+    }
+}
+
 /// Makes a directory and its parents, for root only.
 pub(crate) fn make_dir(path: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(StoreError::io("make directory", path))
+}
+
+/// Takes a directory for this process alone.
+pub(crate) fn lock_dir(path: &Path) -> Result<DirLock> {
+    let dir = File::open(path).map_err(StoreError::io("open", path))?;
+    match dir.try_lock() {
+        Ok(()) => Ok(DirLock(dir)),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(StoreError::io("lock", path)(source)),
+    }
 }
 
 /// Bytes of a file of `size` with its padding.

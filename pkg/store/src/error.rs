@@ -34,7 +34,7 @@ pub enum StoreError {
     /// The database could not be read or written.
     #[error("database of the store")]
     Database(#[source] Box<redb::Error>),
-    /// Another process has the database open.
+    /// Another process works on the state directory.
     #[error("another imagevold runs on {}", .0.display())]
     Locked(PathBuf),
     /// A row cannot be read: it was written by another version, or the disk lied.

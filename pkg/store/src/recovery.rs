@@ -124,7 +124,7 @@ fn drop_dangling(write: &Write<'_>) -> Result<()> {
 fn drop_files_without_rows(store: &Store) -> Result<()> {
     let inner = &store.inner;
     for path in inner.rows.read(|snapshot| files_without_rows(&inner.layout, snapshot))? {
-        if path.is_dir() {
+        if path.symlink_metadata().is_ok_and(|file| file.is_dir()) {
             // None of ours: somebody else may have mounted something there.
             tracing::warn!(path = %path.display(), "a directory that does not belong here stays");
             continue;

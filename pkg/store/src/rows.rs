@@ -10,8 +10,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::database::{self, Missing};
-use crate::{Result, StoreError};
+use crate::{Result, StoreError, database, durable};
 
 /// Rows of JSON by a text key: few and small, and an operator can read them.
 pub(crate) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -57,36 +56,64 @@ pub(crate) struct Write<'r> {
     _only: MutexGuard<'r, ()>,
 }
 
+/// Whether a database may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// It is made.
+    Make,
+    /// It is an error.
+    Refuse,
+}
+
 /// A row, or why it cannot be read.
 pub(crate) type Scanned<T> = (String, Result<T>);
 
 // === impl Rows ===
 
 impl Rows {
-    /// Opens or makes the database. One process at a time.
+    /// Opens the database, or makes it. The caller has the state directory for itself.
     pub(crate) fn open(path: &Path, missing: Missing) -> Result<Self> {
-        let database = database::open(path, missing)?;
-        let rows = Self { path: path.to_owned(), writer: Mutex::default(), database: Mutex::new(Some(database)) };
+        if missing == Missing::Make && durable::length(path)?.is_none() {
+            Self::make(path)?;
+        }
+        let rows = Self::new(path, database::open(path)?);
         rows.check_format()?;
         Ok(rows)
     }
 
-    /// A version that is not known is refused before anything of it is touched.
-    fn check_format(&self) -> Result<()> {
+    fn new(path: &Path, database: Database) -> Self {
+        Self { path: path.to_owned(), writer: Mutex::default(), database: Mutex::new(Some(database)) }
+    }
+
+    /// Made under another name: redb cannot open what it was killed over in its first moments.
+    fn make(path: &Path) -> Result<()> {
+        let draft = path.with_extension("draft");
+        // Killed up to the rename: a draft that the next start deletes.
+        durable::remove_file(&draft)?;
+        let rows = Self::new(&draft, database::make(&draft)?);
+        rows.write_format()?;
+        drop(rows);
+        durable::publish(&draft, path)
+    }
+
+    fn write_format(&self) -> Result<()> {
         let write = self.write()?;
-        match write.get::<u64>(META, "format")? {
-            Some(FORMAT) => return Ok(()),
-            Some(found) => return Err(StoreError::Format { found, known: FORMAT }),
-            None => write.put(META, "format", &FORMAT)?,
-        }
+        write.put(META, "format", &FORMAT)?;
         for table in TABLES {
             write.transaction.open_table(table)?;
         }
         for links in crate::links::ALL {
             write.transaction.open_multimap_table(links)?;
         }
-        // Killed before this: an empty database, made anew by the next start.
         write.commit()
+    }
+
+    /// A version that is not known is refused before anything of it is touched.
+    fn check_format(&self) -> Result<()> {
+        match self.write()?.get::<u64>(META, "format")? {
+            Some(FORMAT) => Ok(()),
+            found => Err(StoreError::Format { found: found.unwrap_or(0), known: FORMAT }),
+        }
     }
 
     /// One row.
@@ -141,7 +168,7 @@ impl Rows {
         tracing::warn!(path = %self.path.display(), "opening the database anew after a failure");
         // The old one holds the lock of the file until it is dropped.
         *database = None;
-        *database = Some(database::open(&self.path, Missing::Refuse)?);
+        *database = Some(database::open(&self.path)?);
         Ok(())
     }
 }

@@ -11,10 +11,10 @@ use imagevol_base::Digester;
 
 use crate::claims::Claims;
 use crate::content::{Content, ContentKey, Lease, Leases};
-use crate::database::Missing;
+use crate::durable::DirLock;
 use crate::ingest::{Form, Ingest, Stored};
 use crate::layout::Layout;
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Rows};
+use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Missing, Rows};
 use crate::{ImageRecord, Result, StoreError, durable, links, recovery};
 
 /// What a single image may cost the node.
@@ -41,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) leases: Leases,
     pub(crate) claims: Arc<Claims>,
     pub(crate) limits: Limits,
+    /// Keeps other processes away from the state directory. Last, so that it is given back after the database is closed.
+    _lock: DirLock,
 }
 
 // === impl Limits ===
@@ -70,12 +72,14 @@ impl Store {
     pub fn open(state_dir: &Path, limits: Limits) -> Result<Self> {
         let layout = Layout::new(state_dir);
         durable::make_dir(state_dir)?;
+        let lock = durable::lock_dir(state_dir)?;
         let rows = Rows::open(&layout.database(), Missing::Make)?;
         durable::make_dir(&layout.ingest_dir())?;
         for dir in layout.content_dirs() {
             durable::make_dir(&dir)?;
+            durable::sync_parent(&dir)?;
         }
-        let store = Self::new(layout, rows, limits);
+        let store = Self::new(layout, rows, limits, lock);
         recovery::run(&store)?;
         Ok(store)
     }
@@ -84,13 +88,14 @@ impl Store {
     /// there is no store, or if another process has it open.
     pub fn open_for_fsck(state_dir: &Path) -> Result<Self> {
         let layout = Layout::new(state_dir);
+        let lock = durable::lock_dir(state_dir)?;
         let rows = Rows::open(&layout.database(), Missing::Refuse)?;
-        Ok(Self::new(layout, rows, Limits::default()))
+        Ok(Self::new(layout, rows, Limits::default(), lock))
     }
 
-    fn new(layout: Layout, rows: Rows, limits: Limits) -> Self {
+    fn new(layout: Layout, rows: Rows, limits: Limits, lock: DirLock) -> Self {
         let (leases, claims) = (Leases::default(), Arc::default());
-        Self { inner: Arc::new(Inner { layout, rows, leases, claims, limits }) }
+        Self { inner: Arc::new(Inner { layout, rows, leases, claims, limits, _lock: lock }) }
     }
 
     /// The directory that it lies in.

@@ -132,3 +132,26 @@ fn an_image_can_be_removed_when_nothing_else_can() {
         });
     });
 }
+
+#[test]
+fn a_database_that_cannot_grow_refuses_rows_and_takes_them_later() {
+    in_namespace("full_disk::a_database_that_cannot_grow_refuses_rows_and_takes_them_later", || {
+        on_disk_of(32, |dir| {
+            let store = Store::open(dir, Limits::default()).unwrap();
+            fill(dir, 0);
+            let hold =
+                |number: u32| store.hold(&volume(&format!("v{number}")), &format!("r.example/{}", "x".repeat(200)));
+            let (refused, error) = (0..).find_map(|number| Some((number, hold(number).err()?))).unwrap();
+            assert!(refused > 100 && is_no_space(&error) && !error.is_content(), "{refused} {error:?}");
+            // What was there is there, and going on needs nothing but room.
+            for _ in 0..3 {
+                assert_eq!(store.references().unwrap().len(), usize::try_from(refused).unwrap());
+                assert!(is_no_space(&hold(refused).unwrap_err()));
+            }
+            empty(dir);
+            hold(refused).unwrap();
+            assert_eq!(store.references().unwrap().len(), usize::try_from(refused + 1).unwrap());
+            assert_sound(&store);
+        });
+    });
+}

@@ -127,3 +127,66 @@ fn nothing_is_torn_by_a_kill() {
     let report = assert_sound(&store);
     assert_eq!((report.images, content_files(dir.path()).len()), (0, report.unfinished.len()));
 }
+
+/// Pulls an image, binds it, lets it go, removes it; and the same again in part.
+fn work_once(state_dir: &Path) {
+    let store = Store::open(state_dir, Limits::default()).unwrap();
+    store.hold(&volume("once"), &tag("i0")).unwrap();
+    let image = pull(&store, "i0", &pieces("i0", 1));
+    assert!(store.bind(&volume("once"), &image.manifest).unwrap());
+    store.release(&volume("once")).unwrap();
+    pull(&store, "i1", &pieces("i1", 0));
+    store.remove(&tag("i0")).unwrap();
+    store.expire().unwrap();
+    println!("done");
+}
+
+/// System calls that change something on disk. Each is counted by itself.
+const CHANGES: [&str; 11] = [
+    "openat",
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "fsync",
+    "fdatasync",
+    "rename",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "rmdir",
+];
+
+/// Runs [`work_once`] until the `when`th call, and says whether it came to its end.
+fn work_until(state_dir: &Path, call: &str, when: u64) -> bool {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    command.args(["-e", &format!("inject={call}:signal=SIGKILL:when={when}")]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "kill::nothing_is_torn_at_any_change", "--nocapture", "--include-ignored"]);
+    let output = command.env(VICTIM, state_dir).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("done")
+}
+
+/// As many kills as there are changes, each followed by one in the start that clears up after it.
+#[test]
+#[ignore = "needs strace, and a minute"]
+fn nothing_is_torn_at_any_change() {
+    if let Some(state_dir) = std::env::var_os(VICTIM) {
+        return work_once(Path::new(&state_dir));
+    }
+    let mut kills = 0;
+    for call in CHANGES {
+        for when in 1.. {
+            let dir = tempfile::tempdir_in(crate::support::DISK).unwrap();
+            let ended = work_until(dir.path(), call, when);
+            if ended {
+                break;
+            }
+            kills += 1;
+            work_until(dir.path(), "pwrite64", 1 + when % 17);
+            assert_sound(&Store::open(dir.path(), Limits::default()).unwrap());
+        }
+        println!("{kills} kills up to {call}");
+    }
+    assert!(kills > 200, "{kills}");
+}

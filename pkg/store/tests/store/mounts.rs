@@ -17,15 +17,15 @@ fn stage(store: &Store, image: &str, at: &Path, backend: Backend) {
 }
 
 /// Runs the test for each back end.
-fn with_image(run: impl Fn(&Scratch, &Path, Backend)) {
+fn with_image(run: impl Fn(&mut Scratch, &Path, Backend)) {
     for backend in [Backend::Erofs, Backend::ErofsLoop] {
-        let scratch = Scratch::new();
+        let mut scratch = Scratch::new();
         let at = tempfile::tempdir_in(crate::support::DISK).unwrap();
         let layer = Piece::archive(&tar(&[("dir/a", b"from the layer"), ("b", &[b'b'; 5000])]), Compression::Gzip);
         let file = Piece { title: Some("model/weights".into()), ..Piece::blob(&vec![b'w'; 123_457]) };
         let none = Piece { title: Some("nothing".into()), ..Piece::blob(b"") };
         pull(scratch.store(), "i", &[layer, file, none]);
-        run(&scratch, at.path(), backend);
+        run(&mut scratch, at.path(), backend);
     }
 }
 
@@ -73,9 +73,11 @@ fn what_recovery_drops_stays_readable_where_it_is_mounted() {
     in_namespace("mounts::what_recovery_drops_stays_readable_where_it_is_mounted", || {
         with_image(|scratch, at, backend| {
             stage(scratch.store(), "i", at, backend);
-            let erofs = scratch.path(&format!("images/sha256/{}.erofs", manifest_of("i").hex()));
-            fs::remove_file(erofs).unwrap();
+            let erofs = format!("images/sha256/{}.erofs", manifest_of("i").hex());
+            scratch.reopen_after(|dir| fs::remove_file(dir.join(erofs)).unwrap());
+            assert!(scratch.store().images().unwrap().is_empty());
             assert_eq!(fs::read(at.join("dir/a")).unwrap(), b"from the layer");
+            assert_eq!(fs::read(at.join("model/weights")).unwrap(), vec![b'w'; 123_457]);
             Kernel.unmount(at).unwrap();
         });
     });
