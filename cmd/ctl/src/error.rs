@@ -130,7 +130,7 @@ pub(crate) enum CommandError {
         known: String,
     },
     /// No container of that name mounts a sub path of the volume.
-    #[error("container {container:?} mounts no sub path of volume {volume:?}")]
+    #[error("container {container:?} has no sub path of volume {volume:?} mounted")]
     NoSubPath {
         /// As given.
         container: String,

@@ -56,6 +56,7 @@ fn status_text(status: &NodeStatus) -> String {
     let mut text = table::align(&text, DESCRIBE);
     text.push_str(&listed("Pulls:", status.pulls.iter().map(pull_line)));
     text.push_str(&listed("Not ready because:", status.not_ready.iter().cloned()));
+    text.push_str(&listed("Manifests not used:", status.manifest_problems.iter().cloned()));
     text
 }
 
@@ -129,6 +130,7 @@ mod tests {
             "version": {"version": "0.1.0", "kernel": "6.12.0"}, "nodeName": "n1", "imageBackend": "erofs", "stateDir": "/s", "rootDir": "/r",
             "manifestDir": "/m", "pods": 1, "mountedVolumes": 2, "images": 1, "usedBytes": 2_000_000, "availableBytes": 5_000_000_000_u64,
             "pulls": [{"reference": "a:1", "blobs": [{"digest": digest, "size": 2000, "done": 1000}]}], "notReady": ["pods not read"],
+            "manifestProblems": ["a.yaml: no \u{1b} object"],
         }))
         .unwrap();
         let text = "\
@@ -148,6 +150,8 @@ Pulls:
   a:1: 1kB of 2kB in 1 blob
 Not ready because:
   pods not read
+Manifests not used:
+  a.yaml: no \\u{1b} object
 ";
         assert_eq!(status_text(&status), text);
     }

@@ -271,7 +271,7 @@ fn path_is_alone_on_its_line() {
             &["data", "-c", "shell"],
             "error: container \"shell\" mounts several sub paths of volume \"data\": 0 (dir), 2 (file)\nhint: choose one with --index\n",
         ),
-        (&["data", "-c", "none"], "error: container \"none\" mounts no sub path of volume \"data\"\n"),
+        (&["data", "-c", "none"], "error: container \"none\" has no sub path of volume \"data\" mounted\n"),
         (&["\u{1b}[2J"], "error: the daemon gave a path with control characters in it: \"/r/\\u{1b}[2J\"\n"),
     ];
     for (arguments, error) in errors {
