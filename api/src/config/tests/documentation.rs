@@ -34,11 +34,10 @@ fn fields(configuration: &ImagevolConfiguration) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let Value::Object(top) = serde_json::to_value(configuration).unwrap() else { panic!("an object") };
     for (name, value) in top {
-        match value {
-            Value::Object(section) => {
-                found.extend(section.into_iter().map(|(part, value)| (format!("{name}.{part}"), plain(&value))));
-            }
-            value => drop(found.insert(name, plain(&value))),
+        if let Value::Object(section) = value {
+            found.extend(section.into_iter().map(|(part, value)| (format!("{name}.{part}"), plain(&value))));
+        } else {
+            found.insert(name, plain(&value));
         }
     }
     found
