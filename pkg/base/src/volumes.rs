@@ -14,8 +14,20 @@ pub type VolumeReports = BTreeMap<PodUid, PodVolumeReport>;
 pub struct PodVolumeReport {
     /// By name of the volume.
     pub volumes: BTreeMap<VolumeName, VolumeState>,
-    /// Mounts of sub paths that failed, by container and position in its `volumeMounts`: the text for the user.
-    pub sub_path_errors: BTreeMap<(ContainerName, u32), String>,
+    /// Mounts of sub paths that failed.
+    pub sub_path_errors: SubPathErrors,
+}
+
+/// Mounts of sub paths that failed, by container and position in its `volumeMounts`.
+pub type SubPathErrors = BTreeMap<(ContainerName, u32), SubPathError>;
+
+/// Why a sub path is not mounted: its container cannot be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubPathError {
+    /// The waiting reason: `CreateContainerError`, or `CreateContainerConfigError` if the pod itself is at fault.
+    pub reason: &'static str,
+    /// For the user.
+    pub message: String,
 }
 
 /// What became of one image volume.

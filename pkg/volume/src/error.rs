@@ -1,9 +1,8 @@
 //! Why a volume is not mounted, with the reason that the pod's status shows.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use imagevol_cri::ImageServiceError;
+use imagevol_cri::{ImageId, ImageServiceError};
 use imagevol_images::ImageError;
 use imagevol_mount::{DirError, MountError};
 
@@ -11,21 +10,21 @@ use imagevol_mount::{DirError, MountError};
 pub type Result<T, E = VolumeError> = std::result::Result<T, E>;
 
 /// One step that failed.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     /// The image is not to be had.
     #[error(transparent)]
-    Image(Arc<ImageError>),
+    Image(#[from] ImageError),
     /// The image service could not make the mount, or write a row.
-    #[error("image service: {0}")]
+    #[error("image service failed")]
     Service(#[from] ImageServiceError),
-    /// The mount could not be attached or removed.
-    #[error("mount: {0}")]
-    Mount(Arc<MountError>),
+    /// The mount could not be attached, listed or removed.
+    #[error("mount operation failed")]
+    Mount(#[from] MountError),
     /// A directory of the pod could not be made, read or removed.
-    #[error("pod directory: {0}")]
-    Directory(Arc<DirError>),
-    /// Something else is mounted where the volume belongs.
+    #[error("pod directory cannot be used")]
+    Directory(#[from] DirError),
+    /// Something else is mounted where the volume belongs. It is left alone.
     #[error("{} is a mount of {fs_type}, which imagevol did not make", at.display())]
     Foreign {
         /// Where.
@@ -45,9 +44,21 @@ pub enum VolumeError {
     /// Nobody wants the volume any more.
     #[error("volume is not wanted any more")]
     Cancelled,
-    /// A blocking task panicked or was dropped at shutdown.
-    #[error("volume task failed: {0}")]
-    Task(String),
+    /// A blocking call panicked, or was dropped at shutdown.
+    #[error("blocking call ended early")]
+    Task(#[from] tokio::task::JoinError),
+    /// The operation itself ended without a result.
+    #[error("operation panicked")]
+    Panicked,
+}
+
+/// A set-up that did not come to its end.
+#[derive(Debug)]
+pub struct SetUpFailed {
+    /// Why.
+    pub error: VolumeError,
+    /// The image that was decided on: the next try is for that one.
+    pub decided: Option<ImageId>,
 }
 
 // === impl VolumeError ===
@@ -55,35 +66,27 @@ pub enum VolumeError {
 impl VolumeError {
     /// The image's own error, whose reason and message the kubelet shows.
     pub fn as_image(&self) -> Option<&ImageError> {
-        match self {
-            Self::Image(error) => Some(error),
-            Self::Service(_)
-            | Self::Mount(_)
-            | Self::Directory(_)
-            | Self::Foreign { .. }
-            | Self::NoPlugin
-            | Self::NotAnImage
-            | Self::Name(_)
-            | Self::Cancelled
-            | Self::Task(_) => None,
+        if let Self::Image(error) = self { Some(error) } else { None }
+    }
+
+    /// The error with all that caused it, in one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
         }
+        text
     }
 }
 
-impl From<ImageError> for VolumeError {
-    fn from(error: ImageError) -> Self {
-        Self::Image(Arc::new(error))
-    }
-}
+// === impl SetUpFailed ===
 
-impl From<MountError> for VolumeError {
-    fn from(error: MountError) -> Self {
-        Self::Mount(Arc::new(error))
-    }
-}
-
-impl From<DirError> for VolumeError {
-    fn from(error: DirError) -> Self {
-        Self::Directory(Arc::new(error))
+impl<E: Into<VolumeError>> From<E> for SetUpFailed {
+    /// Nothing had been decided yet.
+    fn from(error: E) -> Self {
+        Self { error: error.into(), decided: None }
     }
 }

@@ -5,18 +5,25 @@
 //! <root-dir>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>      a sub path, directory or file
 //! ```
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::names::{ContainerName, PodUid, VolumeName};
-use imagevol_mount::{DetachedMount, Interface, MountKind, SafeDir};
-use std::os::fd::AsFd as _;
+use imagevol_mount::{DetachedMount, DirError, FileKind, Interface, MountKind, MountPoint, SafeDir};
 
 use crate::{Result, VolumeError};
 
-/// The plugin's name with its slash escaped, as the kubelet writes it in paths.
-const ESCAPED_PLUGIN: &str = "kubernetes.io~image";
+mod place;
+
+use place::PODS;
+pub use place::Place;
+
 /// Mode of a pod's directories (kubelet_getters.go, `MkdirAll(..., 0750)`).
 const DIR_MODE: u32 = 0o750;
 /// File system of our mounts.
@@ -40,6 +47,12 @@ pub struct Found {
     pub volume: VolumeName,
 }
 
+/// The root directory, open, and its path as the mount table has it: the configured one may lead through symlinks.
+struct Root {
+    dir: SafeDir,
+    path: PathBuf,
+}
+
 // === impl Host ===
 
 impl Host {
@@ -48,144 +61,138 @@ impl Host {
         Self { root_dir, mounts, directories: Arc::default() }
     }
 
-    /// Where a volume is mounted.
+    /// Where a volume is mounted, for people.
     pub fn volume_path(&self, pod: &PodUid, volume: &VolumeName) -> PathBuf {
-        self.pod_dir(pod).join("volumes").join(ESCAPED_PLUGIN).join(volume.as_str())
+        Place::volume(pod, volume).below(&self.root_dir)
     }
 
-    /// Where a sub path is mounted.
+    /// Where a sub path is mounted, for people.
     pub fn sub_path_path(&self, pod: &PodUid, volume: &VolumeName, container: &ContainerName, index: u32) -> PathBuf {
-        self.sub_paths_of(pod, volume).join(container.as_str()).join(index.to_string())
+        Place::sub_path(pod, volume, container, index).below(&self.root_dir)
     }
 
-    /// Whether our mount is there.
-    pub fn is_mounted(&self, at: &Path) -> Result<bool> {
-        match self.mounts.mounted_at(at)? {
-            Some(mount) if mount.fs_type != OUR_FS => {
-                Err(VolumeError::Foreign { at: at.to_owned(), fs_type: mount.fs_type })
-            }
-            mount => Ok(mount.is_some()),
-        }
+    /// Our mount at a place, if there is one. Anything else that is mounted there is an error.
+    pub fn mounted(&self, place: &Place) -> Result<Option<MountPoint>> {
+        let Some(root) = self.root()? else { return Ok(None) };
+        let at = place.below(&root.path);
+        let mount = self.mounts.mounted_at(&at)?;
+        mount.map(ours).transpose()
+    }
+
+    /// Whether the mount at a place is of the same file or directory as `mount`; both are known to be of one image.
+    pub fn is_same(&self, place: &Place, mount: &DetachedMount) -> Result<bool> {
+        let Some(root) = self.root()? else { return Ok(false) };
+        let Some(dir) = open_parent(&root.dir, place)? else { return Ok(false) };
+        let there = dir.open_path(&place.last)?;
+        let (there, new) = (inode(there.as_fd(), &dir)?, inode(mount.as_fd(), &dir)?);
+        Ok(there == new)
     }
 
     /// Attaches a mount, after making the directory or the file that it covers.
     ///
-    /// Killed before the attach: an empty directory, which reconstruction finds and removes or uses.
-    pub fn attach(&self, mount: DetachedMount, at: &Path) -> Result<()> {
+    /// Killed before the attach: an empty directory or file, which reconstruction finds and removes or uses.
+    pub fn attach(&self, mount: DetachedMount, place: &Place) -> Result<()> {
         let _guard = self.lock();
-        let names: Vec<&str> = self.names_below_root(at);
-        let Some((last, parents)) = names.split_last() else { return Err(VolumeError::NotAnImage) };
         let mut dir = SafeDir::open(&self.root_dir)?;
-        for name in parents {
+        for name in &place.parents {
             dir = dir.make_dir(name, DIR_MODE)?;
         }
         match mount.kind() {
-            MountKind::Directory => self.mounts.attach(mount, dir.make_dir(last, DIR_MODE)?.as_fd())?,
-            MountKind::File => self.mounts.attach(mount, dir.make_file(last)?.as_fd())?,
+            MountKind::Directory => self.mounts.attach(mount, dir.make_dir(&place.last, DIR_MODE)?.as_fd())?,
+            MountKind::File => self.mounts.attach(mount, dir.make_file(&place.last)?.as_fd())?,
         }
         Ok(())
     }
 
     /// Unmounts a volume with its sub paths and removes its directories; parents go when they are empty.
     ///
-    /// Killed anywhere in between: what is left is found by the next start.
+    /// If anything there is mounted by others, nothing is touched. Killed anywhere in between: what is left is found by
+    /// the next start.
     pub fn remove_volume(&self, pod: &PodUid, volume: &VolumeName) -> Result<()> {
         let _guard = self.lock();
-        for place in [self.sub_paths_of(pod, volume), self.volume_path(pod, volume)] {
-            let mut mounts = self.mounts.list(&place)?;
-            // Deepest first: a parent with a mount inside would only be detached with it.
-            mounts.sort_by_key(|mount| std::cmp::Reverse(mount.at.components().count()));
-            for mount in mounts {
-                self.mounts.unmount(&mount.at)?;
+        let Some(root) = self.root()? else { return Ok(()) };
+        let places = [Place::sub_paths(pod, volume), Place::volume(pod, volume)];
+        let mounts =
+            places.iter().map(|place| self.our_mounts(&place.below(&root.path))).collect::<Result<Vec<_>>>()?;
+        for (place, mounts) in places.iter().zip(mounts) {
+            self.unmount_all(mounts)?;
+            remove_tree(&root.dir, place)?;
+        }
+        Place::parents_of_volumes(pod).iter().try_for_each(|place| remove_if_empty(&root.dir, place))
+    }
+
+    /// Unmounts the sub paths of a volume for which `wanted` is false, and removes what they covered: another spec wanted them.
+    pub fn remove_sub_paths(&self, pod: &PodUid, volume: &VolumeName, wanted: impl Fn(&Place) -> bool) -> Result<()> {
+        let _guard = self.lock();
+        let Some(root) = self.root()? else { return Ok(()) };
+        for container in names_at(&root.dir, &Place::sub_paths(pod, volume))? {
+            let of_container = Place::sub_paths(pod, volume).child(&container);
+            for index in names_at(&root.dir, &of_container)? {
+                let place = of_container.child(&index);
+                if !wanted(&place) {
+                    self.unmount_all(self.our_mounts(&place.below(&root.path))?)?;
+                    remove_target(&root.dir, &place)?;
+                }
             }
-            self.remove_below_pod(pod, &place)?;
-        }
-        self.remove_empty_parents(pod)
-    }
-
-    /// Every volume of ours that has a directory or a mount.
-    pub fn find_volumes(&self) -> Result<BTreeSet<Found>> {
-        let mut found = BTreeSet::new();
-        let Some(pods) = self.open_pods()? else { return Ok(found) };
-        for entry in pods.entries()? {
-            let Some(pod) = entry.name.to_str().and_then(|name| name.parse::<PodUid>().ok()) else { continue };
-            for family in [&["volumes", ESCAPED_PLUGIN][..], &["volume-subpaths"][..]] {
-                let names = children(&pods, pod.as_str(), family)?;
-                let volumes = names.iter().filter_map(|name| name.parse().ok());
-                found.extend(volumes.map(|volume| Found { pod: pod.clone(), volume }));
-            }
-        }
-        Ok(found)
-    }
-
-    fn open_pods(&self) -> Result<Option<SafeDir>> {
-        match SafeDir::open(&self.root_dir).and_then(|root| root.open_dir("pods")) {
-            Err(error) if error.is_not_found() => Ok(None),
-            other => Ok(Some(other?)),
-        }
-    }
-
-    /// Removes a directory of the pod with what is in it, never across a mount.
-    fn remove_below_pod(&self, pod: &PodUid, place: &Path) -> Result<()> {
-        let names = self.names_below_root(place);
-        let Some((last, parents)) = names.split_last() else { return Ok(()) };
-        debug_assert!(parents.contains(&pod.as_str()));
-        let mut dir = SafeDir::open(&self.root_dir)?;
-        for name in parents {
-            match dir.open_dir(name) {
-                Err(error) if error.is_not_found() => return Ok(()),
-                next => dir = next?,
-            }
-        }
-        match dir.remove_tree_no_xdev(last) {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => Ok(other?),
-        }
-    }
-
-    fn remove_empty_parents(&self, pod: &PodUid) -> Result<()> {
-        let pod_dir = self.pod_dir(pod);
-        let parents = [
-            pod_dir.join("volume-subpaths"),
-            pod_dir.join("volumes").join(ESCAPED_PLUGIN),
-            pod_dir.join("volumes"),
-            pod_dir,
-        ];
-        for parent in parents {
-            self.remove_if_empty(&parent)?;
+            remove_if_empty(&root.dir, &of_container)?;
         }
         Ok(())
     }
 
-    fn remove_if_empty(&self, place: &Path) -> Result<()> {
-        let names = self.names_below_root(place);
-        let Some((last, parents)) = names.split_last() else { return Ok(()) };
-        let mut dir = SafeDir::open(&self.root_dir)?;
-        for name in parents {
-            match dir.open_dir(name) {
-                Err(error) if error.is_not_found() => return Ok(()),
-                next => dir = next?,
-            }
-        }
-        let empty = match dir.open_dir(last) {
-            Err(error) if error.is_not_found() => return Ok(()),
-            child => child?.entries()?.is_empty(),
+    /// Every volume of ours that has a directory. What cannot be looked into is left out, and told in the log.
+    pub fn find_volumes(&self) -> Result<BTreeSet<Found>> {
+        let mut found = BTreeSet::new();
+        let Some(root) = self.root()? else { return Ok(found) };
+        let pods = match root.dir.open_dir(PODS) {
+            Err(error) if error.is_not_found() => return Ok(found),
+            pods => pods?,
         };
-        if empty { Ok(dir.remove_dir(last)?) } else { Ok(()) }
+        for entry in pods.entries()?.iter().filter(|entry| entry.kind == FileKind::Directory) {
+            // Other names are not of pods.
+            let Some(pod) = entry.name.to_str().and_then(|name| name.parse::<PodUid>().ok()) else { continue };
+            found.extend(volumes_of(&root.dir, &pod));
+        }
+        Ok(found)
     }
 
-    fn pod_dir(&self, pod: &PodUid) -> PathBuf {
-        self.root_dir.join("pods").join(pod.as_str())
+    /// The volumes at whose place nothing but our own is mounted.
+    pub fn mounted_volumes(&self) -> Result<BTreeSet<Found>> {
+        let Some(root) = self.root()? else { return Ok(BTreeSet::new()) };
+        let (mut ours, mut foreign) = (BTreeSet::new(), BTreeSet::new());
+        for mount in self.mounts.list(&root.path.join(PODS))? {
+            let Some(found) = place::volume_at(&root.path, &mount.at) else { continue };
+            if mount.fs_type == OUR_FS {
+                ours.insert(found)
+            } else {
+                foreign.insert(found)
+            };
+        }
+        Ok(ours.difference(&foreign).cloned().collect())
     }
 
-    fn sub_paths_of(&self, pod: &PodUid, volume: &VolumeName) -> PathBuf {
-        self.pod_dir(pod).join("volume-subpaths").join(volume.as_str())
+    /// The mounts at a path and beneath, deepest first: a parent with a mount inside would only be detached with it.
+    fn our_mounts(&self, at: &Path) -> Result<Vec<MountPoint>> {
+        let mut mounts = self.mounts.list(at)?.into_iter().map(ours).collect::<Result<Vec<_>>>()?;
+        mounts.sort_by_key(|mount| Reverse(mount.at.components().count()));
+        Ok(mounts)
     }
 
-    /// The components after the root; all of them are of closed types.
-    fn names_below_root<'a>(&self, path: &'a Path) -> Vec<&'a str> {
-        let below = path.strip_prefix(&self.root_dir).unwrap_or(Path::new(""));
-        below.components().filter_map(|component| component.as_os_str().to_str()).collect()
+    fn unmount_all(&self, mounts: Vec<MountPoint>) -> Result<()> {
+        for mount in mounts {
+            self.mounts.unmount(&mount.at)?;
+        }
+        Ok(())
+    }
+
+    /// `None` if there is no root directory.
+    fn root(&self) -> Result<Option<Root>> {
+        let dir = match SafeDir::open(&self.root_dir) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            dir => dir?,
+        };
+        let link = PathBuf::from(format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd()));
+        let path = std::fs::read_link(&link).map_err(|source| DirError::Call { op: "readlink", at: link, source })?;
+        Ok(Some(Root { dir, path }))
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -199,13 +206,90 @@ impl std::fmt::Debug for Host {
     }
 }
 
-fn children(pods: &SafeDir, pod: &str, family: &[&str]) -> Result<Vec<String>> {
-    let mut dir = pods.open_dir(pod)?;
-    for name in family {
+fn ours(mount: MountPoint) -> Result<MountPoint> {
+    if mount.fs_type == OUR_FS {
+        return Ok(mount);
+    }
+    Err(VolumeError::Foreign { at: mount.at, fs_type: mount.fs_type })
+}
+
+/// The directory that holds a place; `None` if a part of the way to it does not exist.
+fn open_parent(root: &SafeDir, place: &Place) -> Result<Option<SafeDir>> {
+    let mut dir = root.try_clone()?;
+    for name in &place.parents {
         match dir.open_dir(name) {
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) if error.is_not_found() => return Ok(None),
             next => dir = next?,
         }
     }
-    Ok(dir.entries()?.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect())
+    Ok(Some(dir))
 }
+
+/// The volumes with a directory in the pod's.
+fn volumes_of(root: &SafeDir, pod: &PodUid) -> BTreeSet<Found> {
+    let mut found = BTreeSet::new();
+    for family in Place::families(pod) {
+        match names_at(root, &family) {
+            Ok(names) => {
+                let volumes = names.iter().filter_map(|name| name.parse().ok());
+                found.extend(volumes.map(|volume| Found { pod: pod.clone(), volume }));
+            }
+            Err(error) => tracing::error!(%pod, error = error.with_causes(), "cannot look for volumes of a pod"),
+        }
+    }
+    found
+}
+
+/// The names in the directory at a place; none if it does not exist.
+fn names_at(root: &SafeDir, place: &Place) -> Result<Vec<String>> {
+    let Some(dir) = open_parent(root, place)? else { return Ok(Vec::new()) };
+    match dir.open_dir(&place.last) {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        dir => Ok(dir?.entries()?.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect()),
+    }
+}
+
+/// Removes a directory with what is in it, never across a mount.
+fn remove_tree(root: &SafeDir, place: &Place) -> Result<()> {
+    let Some(dir) = open_parent(root, place)? else { return Ok(()) };
+    gone_is_fine(dir.remove_tree_no_xdev(&place.last))
+}
+
+/// Removes what a mount covered: an empty directory or a file.
+fn remove_target(root: &SafeDir, place: &Place) -> Result<()> {
+    let Some(dir) = open_parent(root, place)? else { return Ok(()) };
+    match dir.remove_dir(&place.last) {
+        Err(error) if kind_of(&error) == Some(io::ErrorKind::NotADirectory) => {
+            gone_is_fine(dir.remove_file(&place.last))
+        }
+        removed => gone_is_fine(removed),
+    }
+}
+
+fn remove_if_empty(root: &SafeDir, place: &Place) -> Result<()> {
+    let Some(dir) = open_parent(root, place)? else { return Ok(()) };
+    match dir.remove_dir(&place.last) {
+        Err(error) if kind_of(&error) == Some(io::ErrorKind::DirectoryNotEmpty) => Ok(()),
+        removed => gone_is_fine(removed),
+    }
+}
+
+fn gone_is_fine(removed: Result<(), DirError>) -> Result<()> {
+    match removed {
+        Err(error) if error.is_not_found() => Ok(()),
+        removed => Ok(removed?),
+    }
+}
+
+fn kind_of(error: &DirError) -> Option<io::ErrorKind> {
+    if let DirError::Call { source, .. } = error { Some(source.kind()) } else { None }
+}
+
+fn inode(fd: std::os::fd::BorrowedFd<'_>, dir: &SafeDir) -> Result<u64> {
+    let metadata = fd.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    let metadata = metadata.map_err(|source| DirError::Call { op: "fstat", at: dir.path().to_owned(), source })?;
+    Ok(metadata.ino())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The plugin `kubernetes.io/image`. Upstream registers the name and leaves the rest to the runtime; here it mounts.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,16 +10,19 @@ use imagevol_api::corev1::Pod;
 use imagevol_api::names::{PodUid, VolumeName};
 use imagevol_api::oci::Reference;
 use imagevol_base::Holder;
+use imagevol_base::volumes::{SubPathError, SubPathErrors};
 use imagevol_cri::{ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, MountRequest};
 use imagevol_images::{EnsureImage, ImageManager, PullPolicy};
-use imagevol_mount::{DetachedMount, Exec, SubPath};
+use imagevol_mount::{DetachedMount, Exec, MountPoint, SubPath};
 
-use crate::plugin::{Attributes, Mounted, Mounter, SetUp, Spec, SubPathError, Unmounter, VolumePlugin};
+use crate::plugin::{Attributes, Mounted, Mounter, SetUp, Spec, Unmounter, VolumePlugin};
 use crate::sub_path::{SubPathMount, sub_path_mounts};
-use crate::{Host, Result, VolumeError};
+use crate::{Host, Place, Result, SetUpFailed, VolumeError};
 
 /// The plugin's name.
 pub const IMAGE_PLUGIN: &str = "kubernetes.io/image";
+/// Waiting reason of a container that a runtime refused to create (kuberuntime_container.go, `ErrCreateContainer`).
+const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
 
 /// Volumes that are images.
 #[derive(Debug)]
@@ -97,6 +100,13 @@ where
 
 // === impl Shared ===
 
+impl<S> Shared<S> {
+    async fn on_host<T: Send + 'static>(&self, call: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T> {
+        let host = self.host.clone();
+        tokio::task::spawn_blocking(move || call(&host)).await?
+    }
+}
+
 impl<S> std::fmt::Debug for Shared<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("host", &self.host).field("exec", &self.exec).finish_non_exhaustive()
@@ -114,16 +124,19 @@ where
         &self.path
     }
 
-    async fn set_up(&self, how: SetUp) -> Result<Mounted> {
-        self.shared.service.hold(&self.holder(), &self.reference).await?;
-        let decided = how.decided.is_some();
+    async fn set_up(&self, how: SetUp) -> Result<Mounted, SetUpFailed> {
+        let held = self.shared.service.hold(&self.holder(), &self.reference).await;
+        if let Err(error) = held {
+            return Err(SetUpFailed { error: error.into(), decided: how.decided });
+        }
         let image = match &how.decided {
             Some(image) => image.clone(),
-            None => self.ensure(&how).await?,
+            None => self.decide(&how).await?,
         };
-        self.mount_whole(&image, decided).await?;
-        let sub_path_errors = self.mount_sub_paths(&image).await?;
-        Ok(Mounted { image, sub_path_errors })
+        match self.mount(&image).await {
+            Ok(sub_path_errors) => Ok(Mounted { image, sub_path_errors }),
+            Err(error) => Err(SetUpFailed { error, decided: self.still_present(image).await }),
+        }
     }
 }
 
@@ -135,7 +148,11 @@ where
         Holder::Volume { pod: self.uid.clone(), volume: self.volume.clone() }
     }
 
-    async fn ensure(&self, how: &SetUp) -> Result<ImageId> {
+    /// Leftovers go first. Killed between a new decision, which is a row, and the removal of an old mount, the next start would
+    /// take that mount for what the row says.
+    async fn decide(&self, how: &SetUp) -> Result<ImageId> {
+        let (uid, volume) = (self.uid.clone(), self.volume.clone());
+        self.shared.on_host(move |host| host.remove_volume(&uid, &volume)).await?;
         let about = pod_ref(&self.pod);
         let request = EnsureImage {
             pod: &self.pod,
@@ -151,62 +168,87 @@ where
         }
     }
 
-    /// What is mounted from before a restart is what was decided then. Otherwise a mount that is there is a leftover.
-    async fn mount_whole(&self, image: &ImageId, decided: bool) -> Result<()> {
-        let (host, path) = (self.shared.host.clone(), self.path.clone());
-        if blocking(move || host.is_mounted(&path)).await? {
-            if decided {
-                return Ok(());
+    /// The decision stands for the next try unless the image has gone from the node meanwhile.
+    async fn still_present(&self, image: ImageId) -> Option<ImageId> {
+        match self.shared.service.bind(&self.holder(), &image).await {
+            Ok(bound) => bound,
+            Err(error) => {
+                tracing::warn!(%image, %error, "cannot tell whether the image is still present");
+                Some(image)
             }
-            let (host, uid, volume) = (self.shared.host.clone(), self.uid.clone(), self.volume.clone());
-            blocking(move || host.remove_volume(&uid, &volume)).await?;
         }
-        let mount = self.shared.service.mount(self.request(image, None)).await?;
-        self.attach(mount, self.path.clone()).await
     }
 
-    async fn mount_sub_paths(
-        &self,
-        image: &ImageId,
-    ) -> Result<BTreeMap<(imagevol_api::names::ContainerName, u32), SubPathError>> {
-        let mut errors = BTreeMap::new();
-        for wanted in sub_path_mounts(&self.pod, &self.volume) {
-            let key = (wanted.container.clone(), wanted.index);
-            if let Some(error) = self.mount_sub_path(image, wanted).await? {
-                errors.insert(key, error);
+    /// Mounts what is not mounted yet.
+    async fn mount(&self, image: &ImageId) -> Result<SubPathErrors> {
+        let place = Place::volume(&self.uid, &self.volume);
+        if self.mounted(place.clone()).await?.is_none() {
+            let mount = self.shared.service.mount(self.request(image, None)).await?;
+            self.shared.on_host(move |host| host.attach(mount, &place)).await?;
+        }
+        let wanted = sub_path_mounts(&self.pod, &self.volume);
+        self.remove_other_sub_paths(&wanted).await?;
+        let mut errors = SubPathErrors::new();
+        for SubPathMount { container, index, sub_path } in wanted {
+            let place = Place::sub_path(&self.uid, &self.volume, &container, index);
+            if let Err(error) = self.mount_sub_path(image, sub_path, place).await? {
+                errors.insert((container, index), error);
             }
         }
         Ok(errors)
     }
 
+    async fn remove_other_sub_paths(&self, wanted: &[SubPathMount]) -> Result<()> {
+        let (uid, volume) = (self.uid.clone(), self.volume.clone());
+        let place = |mount: &SubPathMount| Place::sub_path(&uid, &volume, &mount.container, mount.index);
+        let wanted: BTreeSet<Place> = wanted.iter().filter(|mount| mount.sub_path.is_ok()).map(place).collect();
+        self.shared.on_host(move |host| host.remove_sub_paths(&uid, &volume, |place| wanted.contains(place))).await
+    }
+
     /// The container's own errors are values: the volume is mounted all the same.
-    async fn mount_sub_path(&self, image: &ImageId, wanted: SubPathMount) -> Result<Option<SubPathError>> {
-        let sub_path = match wanted.sub_path {
+    async fn mount_sub_path(
+        &self,
+        image: &ImageId,
+        sub_path: Result<SubPath, SubPathError>,
+        place: Place,
+    ) -> Result<Result<(), SubPathError>> {
+        let sub_path = match sub_path {
             Ok(sub_path) => sub_path,
-            Err(error) => return Ok(Some(error)),
+            Err(error) => return Ok(Err(error)),
         };
-        let at = self.shared.host.sub_path_path(&self.uid, &self.volume, &wanted.container, wanted.index);
-        let (host, place) = (self.shared.host.clone(), at.clone());
-        if blocking(move || host.is_mounted(&place)).await? {
-            return Ok(None);
+        let there = self.mounted(place.clone()).await?;
+        if there.as_ref().is_some_and(|mount| mount.root == Path::new("/").join(sub_path.as_path())) {
+            return Ok(Ok(()));
         }
         match self.shared.service.mount(self.request(image, Some(&sub_path))).await {
-            Ok(mount) => self.attach(mount, at).await.map(|()| None),
+            Ok(mount) => self.attach_sub_path(mount, place).await.map(Ok),
             Err(ImageServiceError::SubPath { message }) => {
                 let message = format!("failed to mount image volume {:?}: {message}", self.volume.as_str());
-                Ok(Some(SubPathError { reason: "CreateContainerError", message }))
+                Ok(Err(SubPathError { reason: CREATE_CONTAINER_ERROR, message }))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    fn request<'a>(&self, image: &'a ImageId, sub_path: Option<&'a SubPath>) -> MountRequest<'a> {
-        MountRequest { image, sub_path, exec: self.shared.exec }
+    /// What is mounted there may be the same by way of a symlink in the image, or what another spec wanted.
+    async fn attach_sub_path(&self, mount: DetachedMount, place: Place) -> Result<()> {
+        let (uid, volume) = (self.uid.clone(), self.volume.clone());
+        let attach = move |host: &Host| {
+            if host.mounted(&place)?.is_some() && host.is_same(&place, &mount)? {
+                return Ok(());
+            }
+            host.remove_sub_paths(&uid, &volume, |other| *other != place)?;
+            host.attach(mount, &place)
+        };
+        self.shared.on_host(attach).await
     }
 
-    async fn attach(&self, mount: DetachedMount, at: PathBuf) -> Result<()> {
-        let host = self.shared.host.clone();
-        blocking(move || host.attach(mount, &at)).await
+    async fn mounted(&self, place: Place) -> Result<Option<MountPoint>> {
+        self.shared.on_host(move |host| host.mounted(&place)).await
+    }
+
+    fn request<'a>(&self, image: &'a ImageId, sub_path: Option<&'a SubPath>) -> MountRequest<'a> {
+        MountRequest { image, sub_path, exec: self.shared.exec }
     }
 }
 
@@ -219,8 +261,9 @@ where
 {
     /// The row goes last: until then the image is kept, and a kill leaves a row that the next start takes up.
     async fn tear_down(&self) -> Result<()> {
-        let (host, uid, volume) = (self.shared.host.clone(), self.uid.clone(), self.volume.clone());
-        blocking(move || host.remove_volume(&uid, &volume)).await?;
+        let (uid, volume) = (self.uid.clone(), self.volume.clone());
+        self.shared.on_host(move |host| host.remove_volume(&uid, &volume)).await?;
+        self.shared.images.forget(&self.uid);
         let holder = Holder::Volume { pod: self.uid.clone(), volume: self.volume.clone() };
         Ok(self.shared.service.release(&holder).await?)
     }
@@ -233,6 +276,5 @@ fn policy_of(written: Option<&str>, reference: &str) -> PullPolicy {
     written.and_then(|policy| policy.parse().ok()).unwrap_or(default)
 }
 
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(call).await.map_err(|error| VolumeError::Task(error.to_string()))?
-}
+#[cfg(test)]
+mod tests;

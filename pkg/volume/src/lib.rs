@@ -12,7 +12,7 @@ mod image;
 mod plugin;
 pub mod sub_path;
 
-pub use error::{Result, VolumeError};
-pub use host::{Found, Host};
+pub use error::{Result, SetUpFailed, VolumeError};
+pub use host::{Found, Host, Place};
 pub use image::{IMAGE_PLUGIN, ImagePlugin};
-pub use plugin::{Attributes, Mounted, Mounter, PluginManager, SetUp, Spec, SubPathError, Unmounter, VolumePlugin};
+pub use plugin::{Attributes, Mounted, Mounter, PluginManager, SetUp, Spec, Unmounter, VolumePlugin};

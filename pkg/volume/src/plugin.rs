@@ -1,16 +1,16 @@
 //! The in-tree interface of volume plugins (Kubernetes, pkg/volume/plugins.go), less what images never need.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use imagevol_api::corev1::{Pod, Volume};
-use imagevol_api::names::{ContainerName, PodUid, VolumeName};
+use imagevol_api::names::{PodUid, VolumeName};
+use imagevol_base::volumes::SubPathErrors;
 use imagevol_cri::{ImageId, Progress};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Result, VolumeError};
+use crate::{Result, SetUpFailed, VolumeError};
 
 /// A volume of a pod's spec.
 #[derive(Debug, Clone)]
@@ -33,7 +33,8 @@ pub struct Attributes {
 /// How a set-up is to be done.
 #[derive(Debug, Clone, Default)]
 pub struct SetUp {
-    /// The image that was decided on before a restart: it is not decided again.
+    /// The image that was decided on, before a restart or in a try that failed: it is not decided again, and what is mounted
+    /// already is of that image.
     pub decided: Option<ImageId>,
     /// Where bytes are counted.
     pub progress: Progress,
@@ -46,17 +47,8 @@ pub struct SetUp {
 pub struct Mounted {
     /// What is mounted.
     pub image: ImageId,
-    /// Sub paths that are not, by container and position in its `volumeMounts`.
-    pub sub_path_errors: BTreeMap<(ContainerName, u32), SubPathError>,
-}
-
-/// Why a sub path is not mounted: its container cannot be created.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubPathError {
-    /// `CreateContainerError`, or `CreateContainerConfigError` if the pod itself is at fault.
-    pub reason: &'static str,
-    /// For the user.
-    pub message: String,
+    /// Sub paths that are not.
+    pub sub_path_errors: SubPathErrors,
 }
 
 /// A kind of volume.
@@ -81,8 +73,9 @@ pub trait VolumePlugin: Send + Sync {
 pub trait Mounter: Send + Sync {
     /// Where the volume is mounted.
     fn path(&self) -> &Path;
-    /// Mounts it. Again is not an error: what is mounted stays.
-    async fn set_up(&self, how: SetUp) -> Result<Mounted>;
+    /// Mounts it. Again with the image that was decided on is not an error: what is mounted stays. Without one, what is there
+    /// is a leftover and goes.
+    async fn set_up(&self, how: SetUp) -> Result<Mounted, SetUpFailed>;
 }
 
 /// Unmounts one volume of one pod.

@@ -15,12 +15,15 @@ use imagevol_cri::{
 };
 use tokio::sync::Semaphore;
 
+use crate::mounts::FakeMounts;
+
 /// A node without images, and a registry without repositories, until a test says otherwise. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct FakeImageService {
     state: Arc<Mutex<State>>,
     /// Permits for pulls; each pull takes one for good.
     gate: Arc<Semaphore>,
+    mounts: FakeMounts,
 }
 
 /// What was asked of the service.
@@ -63,7 +66,8 @@ struct Running(Arc<Mutex<State>>);
 
 impl Default for FakeImageService {
     fn default() -> Self {
-        Self { state: Arc::default(), gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)) }
+        let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { state: Arc::default(), gate, mounts: FakeMounts::default() }
     }
 }
 
@@ -141,6 +145,21 @@ impl FakeImageService {
     /// The image that is bound to a holder.
     pub fn bound(&self, holder: &Holder) -> Option<ImageId> {
         self.state().rows.get(holder).and_then(|(_, id)| id.clone())
+    }
+
+    /// What is mounted of its images.
+    pub fn mounts(&self) -> &FakeMounts {
+        &self.mounts
+    }
+
+    /// Whether an image is on the node.
+    pub fn is_present(&self, id: &ImageId) -> bool {
+        self.state().present.contains_key(id)
+    }
+
+    /// Every row: holder, reference, bound image.
+    pub fn rows(&self) -> BTreeMap<Holder, (String, Option<ImageId>)> {
+        self.state().rows.clone()
     }
 
     /// How many pulls run.
@@ -222,7 +241,11 @@ impl ImageService for FakeImageService {
 #[async_trait]
 impl ImageReferences for FakeImageService {
     async fn hold(&self, holder: &Holder, reference: &str) -> Result<()> {
-        self.state().rows.entry(holder.clone()).or_insert_with(|| (reference.to_owned(), None));
+        let mut state = self.state();
+        let row = state.rows.entry(holder.clone()).or_default();
+        if row.0 != reference {
+            *row = (reference.to_owned(), None);
+        }
         Ok(())
     }
 

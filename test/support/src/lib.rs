@@ -1,14 +1,15 @@
 //! Fakes and fixtures for the tests of all crates: a registry that misbehaves on command, images made in memory,
-//! an image service that is a table.
+//! an image service and mounts that are tables.
 //!
 //! In: what a test says. Out: real bytes over real sockets and files. Panics where a fixture cannot be made.
-//! Never linked into the product. Imports `api`, `base` and `cri` alone of this workspace.
+//! Never linked into the product. Imports `api`, `base`, `mount` and `cri` alone of this workspace.
 
 mod crypto;
 pub mod daemon;
 pub mod docker_registry;
 pub mod image;
 pub mod image_service;
+pub mod mounts;
 pub mod registry;
 
 pub use crypto::install_crypto;

@@ -12,7 +12,7 @@ use imagevol_api::core;
 use imagevol_api::corev1::{Pod, PodCondition, PodStatus};
 use imagevol_api::metav1::Time;
 use imagevol_api::names::ContainerName;
-use imagevol_base::volumes::{PodVolumeReport, VolumeState};
+use imagevol_base::volumes::{PodVolumeReport, SubPathError, VolumeState};
 
 use crate::text::one_line;
 
@@ -34,8 +34,6 @@ pub const FAILED: &str = "Failed";
 pub const PULLING: &str = "Pulling";
 /// Reason of [`VOLUMES_MOUNTED`] while nothing is decided yet.
 pub const WAITING: &str = "Waiting";
-/// Waiting reason of a container that a runtime refused to create (kubelet `ErrCreateContainer`).
-const CREATE_CONTAINER_ERROR: &str = "CreateContainerError";
 /// Bytes of a message that somebody else wrote, as in events.
 const MAX_MESSAGE: usize = 4096;
 
@@ -168,7 +166,7 @@ fn volumes_mounted(pod: &Pod, report: &PodVolumeReport) -> PodCondition {
         }
     }
     if failed.is_empty() {
-        let sub_path = |((name, _), text): (&(_, u32), &String)| (CREATE_CONTAINER_ERROR, named_sub_path(name, text));
+        let sub_path = |((name, _), error): (&(_, u32), &SubPathError)| (error.reason, named_sub_path(name, error));
         failed.extend(report.sub_path_errors.iter().map(sub_path));
     }
     if let Some((reason, _)) = failed.first() {
@@ -184,8 +182,8 @@ fn volumes_mounted(pod: &Pod, report: &PodVolumeReport) -> PodCondition {
     met(VOLUMES_MOUNTED)
 }
 
-fn named_sub_path(container: &ContainerName, text: &str) -> String {
-    format!("container {container:?}: {text}")
+fn named_sub_path(container: &ContainerName, error: &SubPathError) -> String {
+    format!("container {container:?}: {}", error.message)
 }
 
 fn met(type_: &str) -> PodCondition {

@@ -2,18 +2,20 @@
 //!
 //! In: the set of pods, as a value that changes. Out: mounts, through the volume plugins, and a report of what became of each volume.
 //! One task owns all state; decisions are the pure [`plan`]; it wakes on change and on timers, and polls nothing.
-//! Floor 5: imports `volume`, `images`, `cri`, `mount`, `base`, `api`.
+//! Floor 5: imports `volume`, `images`, `cri`, `base`, `api`.
 
 #![forbid(unsafe_code)]
 
 mod manager;
 mod metrics;
+mod operation;
 mod outcome;
 mod plan;
 mod reconstruct;
+mod shown;
 mod state;
 
 pub use manager::{Parts, VolumeManager};
 pub use metrics::Metrics;
 pub use plan::{Action, plan};
-pub use state::{ActualStateOfWorld, DesiredStateOfWorld, Have, Key, Operation, Operations, Wanted};
+pub use state::{ActualStateOfWorld, Decided, DesiredStateOfWorld, Have, Key, Operation, Operations, Wanted};

@@ -1,30 +1,34 @@
 //! The loop: observe, plan, execute. One task owns the state; operations are tasks of their own that report back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use imagevol_api::core::{container_ref, pod_ref};
-use imagevol_api::corev1::{ObjectReference, Pod};
-use imagevol_base::volumes::{VolumeReports, VolumeState};
-use imagevol_base::{EventKind, EventRecorder, KeyedBackoff, PodSet, Supervisor};
+use imagevol_api::corev1::Pod;
+use imagevol_base::volumes::VolumeReports;
+use imagevol_base::{EventRecorder, KeyedBackoff, PodSet, Supervisor};
 use imagevol_cri::{ImageReferences, Progress};
-use imagevol_volume::sub_path::first_container_of;
-use imagevol_volume::{Host, IMAGE_PLUGIN, Mounted, PluginManager, SetUp, Spec, VolumeError};
+use imagevol_volume::{Host, Mounted, PluginManager, SetUp, SetUpFailed, VolumeError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
-use crate::outcome::{self, About, Retry};
+use crate::operation::{self, Ended, Outcome};
+use crate::outcome::{self, Retry};
 use crate::plan::{Action, plan};
 use crate::reconstruct::reconstruct;
-use crate::state::{ActualStateOfWorld, DesiredStateOfWorld, Have, Key, Operation, Operations, Wanted};
+use crate::shown::{Shown, reports_of};
+use crate::state::{ActualStateOfWorld, Decided, DesiredStateOfWorld, Have, Key, Operation, Operations, Wanted};
 
-/// Back-off of mounts that the node fails (nestedpendingoperations: 500 ms, doubling, at most 2 min 2 s).
+/// Back-off of mounts and unmounts that the node fails (nestedpendingoperations: 500 ms, doubling, at most 2 min 2 s).
 const MOUNT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
-/// A look at the world without a reason: what changes behind our back is noticed at this pace, nothing else waits for it.
-const RESYNC: Duration = Duration::from_secs(60);
+/// How soon the node is asked again what is mounted, if it did not say (the kubelet's reconciler waits 100 ms and logs each time; this
+/// logs each time as well).
+const RECONSTRUCT_AGAIN: Duration = Duration::from_secs(5);
+/// How often a pull that failed before is looked at: once bytes come in, it counts as pulling again. Short against the shortest
+/// `pullDeadline` that makes sense.
+const PROGRESS_LOOK: Duration = Duration::from_secs(1);
 
 /// What the manager is built from.
 #[derive(Clone)]
@@ -47,29 +51,27 @@ pub struct VolumeManager {
     want: DesiredStateOfWorld,
     have: ActualStateOfWorld,
     operations: Operations,
-    running: BTreeMap<Key, CancellationToken>,
+    /// The mounts under way.
+    mounting: BTreeMap<Key, Mounting>,
     shown: BTreeMap<Key, Shown>,
+    /// Pods of volumes that nobody wants any more and that are not gone yet: whom to tell.
+    left: BTreeMap<Key, Arc<Pod>>,
     backoff: KeyedBackoff<Key>,
     reports: watch::Sender<Option<Arc<VolumeReports>>>,
 }
 
-/// What is told of a volume.
-struct Shown {
-    state: VolumeState,
-    mounted: Option<Mounted>,
-    failing_since: Option<Instant>,
+/// A mount under way.
+struct Mounting {
+    wanted: Wanted,
+    progress: Progress,
+    /// Cancelled once nobody wants its result.
+    cancel: CancellationToken,
 }
 
-/// The end of an operation.
-struct Ended {
-    key: Key,
-    result: Outcome,
-}
-
-enum Outcome {
-    Mount { result: Result<Mounted, VolumeError>, bytes: u64 },
-    Unmount(Result<(), VolumeError>),
-    Cancelled,
+/// What operations need.
+struct Tasks {
+    supervisor: Supervisor,
+    ended: mpsc::UnboundedSender<Ended>,
 }
 
 // === impl VolumeManager ===
@@ -83,8 +85,9 @@ impl VolumeManager {
             want: DesiredStateOfWorld::default(),
             have: ActualStateOfWorld::default(),
             operations: Operations::default(),
-            running: BTreeMap::new(),
+            mounting: BTreeMap::new(),
             shown: BTreeMap::new(),
+            left: BTreeMap::new(),
             backoff: KeyedBackoff::new(MOUNT_BACKOFF.0, MOUNT_BACKOFF.1),
             reports,
         };
@@ -97,19 +100,26 @@ impl VolumeManager {
             return;
         }
         let (ended, mut finished) = mpsc::unbounded_channel();
+        let tasks = Tasks { supervisor, ended };
         self.observe(&pods.borrow_and_update().clone());
         loop {
-            self.execute(&supervisor, &ended);
+            self.execute(&tasks);
+            self.look_at_progress();
             self.report();
-            let due = self.operations.next_due().unwrap_or_else(|| Instant::now() + RESYNC);
             tokio::select! {
-                () = supervisor.cancelled() => return,
+                () = tasks.supervisor.cancelled() => return,
                 changed = pods.changed() => match changed {
                     Ok(()) => self.observe(&pods.borrow_and_update().clone()),
                     Err(_) => return,
                 },
-                Some(end) = finished.recv() => self.finish(end),
-                () = tokio::time::sleep_until(due) => self.forget_past(),
+                Some(end) = finished.recv() => {
+                    self.finish(end);
+                    // Whatever else has ended by now: one plan and one report for all.
+                    while let Ok(end) = finished.try_recv() {
+                        self.finish(end);
+                    }
+                }
+                () = until(self.next_due()) => self.forget_past(),
             }
         }
     }
@@ -122,154 +132,184 @@ impl VolumeManager {
                     self.have = have;
                     return true;
                 }
-                Err(error) => tracing::error!(%error, "cannot read what is mounted; trying again"),
+                Err(error) => {
+                    tracing::error!(error = error.with_causes(), "cannot read what is mounted; trying again");
+                }
             }
             tokio::select! {
                 () = supervisor.cancelled() => return false,
-                () = tokio::time::sleep(MOUNT_BACKOFF.1) => {}
+                () = tokio::time::sleep(RECONSTRUCT_AGAIN) => {}
             }
         }
     }
 
     fn observe(&mut self, pods: &PodSet) {
-        self.want = DesiredStateOfWorld::of(pods);
-        for (key, operation) in &self.operations.pending {
-            let unwanted = *operation == Operation::Mount && !self.want.volumes.contains_key(key);
-            if let (true, Some(token)) = (unwanted && self.want.all_sources_ready, self.running.get(key)) {
-                token.cancel();
+        let before = std::mem::replace(&mut self.want, DesiredStateOfWorld::of(pods));
+        let keys: BTreeSet<Key> = before.volumes.keys().chain(self.want.volumes.keys()).cloned().collect();
+        for key in keys {
+            match (before.volumes.get(&key), self.want.volumes.get(&key).cloned()) {
+                (None, Some(new)) => self.came(key, &new),
+                (Some(old), None) => self.went(key, old),
+                (Some(old), Some(new)) if !old.is_same(&new) => self.changed(key, old, &new),
+                (Some(_), Some(_)) | (None, None) => {}
             }
         }
-        let want = &self.want;
-        self.operations.not_before.retain(|key, _| want.volumes.contains_key(key));
-        self.shown.retain(|key, _| want.volumes.contains_key(key));
-        self.backoff.retain(|key| want.volumes.contains_key(key));
-        for key in want.volumes.keys().filter(|key| !self.shown.contains_key(*key)).cloned().collect::<Vec<_>>() {
-            self.parts.metrics.requested.inc();
-            let state = first_state(self.have.volumes.get(&key));
-            self.shown.insert(key, Shown { state, mounted: None, failing_since: None });
+        if self.want.all_sources_ready {
+            let unwanted = self.mounting.iter().filter(|(key, _)| !self.want.volumes.contains_key(*key));
+            unwanted.for_each(|(_, mounting)| mounting.cancel.cancel());
         }
     }
 
-    fn execute(&mut self, supervisor: &Supervisor, ended: &mpsc::UnboundedSender<Ended>) {
+    fn came(&mut self, key: Key, wanted: &Wanted) {
+        self.parts.metrics.requested.inc();
+        self.start_anew(&key);
+        self.left.remove(&key);
+        if let Some(Have::Uncertain { decided }) = self.have.volumes.get_mut(&key) {
+            // Found after a restart, and meanwhile the pod may want another image.
+            *decided = decided.take().filter(|decided| wanted.agrees_with(decided));
+        }
+        let shown = Shown::new(self.have.volumes.get(&key));
+        self.shown.insert(key, shown);
+    }
+
+    fn went(&mut self, key: Key, wanted: &Wanted) {
+        self.start_anew(&key);
+        self.shown.remove(&key);
+        if self.have.volumes.contains_key(&key) {
+            self.left.insert(key, Arc::clone(&wanted.pod));
+        }
+    }
+
+    /// A pod whose spec changed under its UID. The mount is made again: from a new decision if the volume is another one.
+    fn changed(&mut self, key: Key, old: &Wanted, new: &Wanted) {
+        self.start_anew(&key);
+        let same = old.volume == new.volume;
+        if let Some(have) = self.have.volumes.get_mut(&key) {
+            let decided = have.decided(old).filter(|_| same);
+            *have = Have::Uncertain { decided };
+        }
+        if !same {
+            self.mounting.get(&key).inspect(|mounting| mounting.cancel.cancel());
+            self.shown.insert(key, Shown::new(None));
+        }
+    }
+
+    /// What failed before does not count any more.
+    fn start_anew(&mut self, key: &Key) {
+        self.operations.not_before.remove(key);
+        self.backoff.retain(|failed| failed != key);
+    }
+
+    fn execute(&mut self, tasks: &Tasks) {
         for action in plan(&self.want, &self.have, &self.operations, Instant::now()) {
-            let key = action.key().clone();
-            let token = supervisor.token().child_token();
-            self.running.insert(key.clone(), token.clone());
             match action {
-                Action::Mount(_) | Action::Remount(_) => self.start_mount(&key, token, supervisor, ended.clone()),
-                Action::Unmount(_) | Action::CleanOrphan(_) => self.start_unmount(&key, supervisor, ended.clone()),
+                Action::Mount(key) | Action::Remount(key) => self.start_mount(key, tasks),
+                Action::Unmount(key) | Action::CleanOrphan(key) => self.start_unmount(key, tasks),
             }
         }
     }
 
-    fn start_mount(
-        &mut self,
-        key: &Key,
-        cancel: CancellationToken,
-        supervisor: &Supervisor,
-        ended: mpsc::UnboundedSender<Ended>,
-    ) {
-        let Some(wanted) = self.want.volumes.get(key).cloned() else { return };
-        let decided = match self.have.volumes.get(key) {
-            Some(Have::Uncertain { decided }) => decided.clone(),
-            Some(Have::Mounted(_)) | None => None,
+    fn start_mount(&mut self, key: Key, tasks: &Tasks) {
+        let Some(wanted) = self.want.volumes.get(&key).cloned() else { return };
+        let decided = self.have.volumes.get(&key).and_then(|have| have.decided(&wanted));
+        let (progress, cancel) = (Progress::default(), tasks.supervisor.token().child_token());
+        let how = SetUp {
+            decided: decided.as_ref().map(|decided| decided.image.clone()),
+            progress: progress.clone(),
+            cancel: cancel.clone(),
         };
         // From here on something may be there, whatever becomes of the attempt.
-        self.have.volumes.insert(key.clone(), Have::Uncertain { decided: decided.clone() });
+        self.have.volumes.insert(key.clone(), Have::Uncertain { decided });
         self.operations.pending.insert(key.clone(), Operation::Mount);
-        if let Some(shown) = self.shown.get_mut(key)
-            && shown.state == VolumeState::Waiting
-        {
-            shown.state = VolumeState::Pulling;
-        }
-        let (plugins, key) = (self.parts.plugins.clone(), key.clone());
-        supervisor.spawn("mount volume", async move {
-            let progress = Progress::default();
-            let how = SetUp { decided, progress: progress.clone(), cancel };
-            let result = match set_up(&plugins, &wanted, how).await {
-                Err(VolumeError::Cancelled) => Outcome::Cancelled,
-                result => Outcome::Mount { result, bytes: bytes_of(&progress) },
-            };
-            // The manager is gone only at shutdown.
-            drop(ended.send(Ended { key, result }));
-        });
-    }
-
-    fn start_unmount(&mut self, key: &Key, supervisor: &Supervisor, ended: mpsc::UnboundedSender<Ended>) {
-        self.operations.pending.insert(key.clone(), Operation::Unmount);
-        let (plugins, key) = (self.parts.plugins.clone(), key.clone());
-        supervisor.spawn("unmount volume", async move {
-            let result = tear_down(&plugins, &key).await;
-            drop(ended.send(Ended { key, result: Outcome::Unmount(result) }));
-        });
-    }
-
-    fn finish(&mut self, end: Ended) {
-        let Ended { key, result } = end;
-        self.operations.pending.remove(&key);
-        self.running.remove(&key);
-        match result {
-            Outcome::Mount { result: Ok(mounted), .. } => self.mounted(key, mounted),
-            Outcome::Mount { result: Err(error), bytes } => self.failed(key, &error, bytes),
-            Outcome::Unmount(Ok(())) => {
-                self.have.volumes.remove(&key);
-            }
-            Outcome::Unmount(Err(error)) => {
-                tracing::error!(pod = %key.pod, volume = %key.volume, %error, "cannot unmount");
-                let delay = self.backoff.next(key.clone(), Instant::now());
-                self.operations.not_before.insert(key, Instant::now() + delay);
-            }
-            // What it left is cleaned as an orphan.
-            Outcome::Cancelled => {}
-        }
-    }
-
-    fn mounted(&mut self, key: Key, mounted: Mounted) {
-        tracing::info!(pod = %key.pod, volume = %key.volume, image = %mounted.image, "volume mounted");
-        self.parts.metrics.mounted.inc();
-        self.have.volumes.insert(key.clone(), Have::Mounted(mounted.image.clone()));
-        self.operations.not_before.remove(&key);
-        self.tell_sub_path_errors(&key, &mounted);
+        self.mounting.insert(key.clone(), Mounting { wanted: wanted.clone(), progress, cancel });
         if let Some(shown) = self.shown.get_mut(&key) {
-            shown.state = VolumeState::Mounted { image: mounted.image.digest().clone() };
-            shown.mounted = Some(mounted);
-            shown.failing_since = None;
+            shown.starts();
+        }
+        let mount = operation::mount(self.parts.plugins.clone(), key, wanted, how, tasks.ended.clone());
+        tasks.supervisor.spawn("mount volume", mount);
+    }
+
+    fn start_unmount(&mut self, key: Key, tasks: &Tasks) {
+        // From here on it may be gone, or half of it.
+        self.have.volumes.insert(key.clone(), Have::Uncertain { decided: None });
+        self.operations.pending.insert(key.clone(), Operation::Unmount);
+        let unmount = operation::unmount(self.parts.plugins.clone(), key, tasks.ended.clone());
+        tasks.supervisor.spawn("unmount volume", unmount);
+    }
+
+    fn finish(&mut self, Ended { key, outcome }: Ended) {
+        self.operations.pending.remove(&key);
+        match outcome {
+            Outcome::Mount(result) => self.mount_ended(key, result),
+            Outcome::Unmount(Ok(())) => {
+                tracing::info!(pod = %key.pod, volume = %key.volume, "volume unmounted");
+                self.have.volumes.remove(&key);
+                self.left.remove(&key);
+                self.start_anew(&key);
+            }
+            Outcome::Unmount(Err(error)) => self.unmount_failed(key, &error),
         }
     }
 
-    fn tell_sub_path_errors(&self, key: &Key, mounted: &Mounted) {
-        let Some(wanted) = self.want.volumes.get(key) else { return };
-        for ((container, _), error) in &mounted.sub_path_errors {
-            let Some(about) = container_ref(&wanted.pod, container.as_str()) else { continue };
-            self.parts.events.record(&about, EventKind::Warning, "Failed", format!("Error: {}", error.message));
+    fn mount_ended(&mut self, key: Key, result: Result<Mounted, SetUpFailed>) {
+        let Some(Mounting { wanted, progress, cancel }) = self.mounting.remove(&key) else { return };
+        if cancel.is_cancelled() {
+            // Of a life of the pod that is over. Whatever it left goes, by the plan.
+            self.have.volumes.insert(key, Have::Uncertain { decided: None });
+            return;
+        }
+        match result {
+            Ok(mounted) => self.mounted(&key, &wanted, mounted),
+            Err(failed) => self.failed(key, &wanted, failed, bytes_of(&progress)),
         }
     }
 
-    fn failed(&mut self, key: Key, error: &VolumeError, bytes: u64) {
-        tracing::warn!(pod = %key.pod, volume = %key.volume, %error, "volume not mounted");
-        let now = Instant::now();
+    fn mounted(&mut self, key: &Key, wanted: &Wanted, mounted: Mounted) {
+        tracing::info!(pod = %key.pod, volume = %key.volume, image = %mounted.image, "volume mounted");
+        self.parts.metrics.count(&mounted);
+        self.start_anew(key);
+        let up_to_date = self.want.volumes.get(key).is_none_or(|now| now.is_same(wanted));
+        let have = Have::Mounted(mounted.image.clone());
+        let have = if up_to_date { have } else { Have::Uncertain { decided: have.decided(wanted) } };
+        self.have.volumes.insert(key.clone(), have);
+        if let (true, Some(shown)) = (up_to_date, self.shown.get_mut(key)) {
+            shown.mounted(&wanted.pod, mounted, &*self.parts.events);
+        }
+    }
+
+    fn failed(&mut self, key: Key, wanted: &Wanted, failed: SetUpFailed, bytes: u64) {
+        let (SetUpFailed { error, decided }, now) = (failed, Instant::now());
+        tracing::warn!(pod = %key.pod, volume = %key.volume, error = error.with_causes(), "volume not mounted");
         if error.as_image().is_none() {
             self.parts.metrics.failed.inc();
         }
-        let delay = match outcome::retry(error) {
+        let decided = decided.map(|image| Decided { image, reference: wanted.reference() });
+        self.have.volumes.insert(key.clone(), Have::Uncertain { decided });
+        let delay = match outcome::retry(&error) {
             Retry::In(delay) => delay,
             Retry::Backoff => self.backoff.next(key.clone(), now),
         };
-        self.tell_failure(&key, error);
         if let Some(shown) = self.shown.get_mut(&key) {
-            let since = shown.failing_since.filter(|_| bytes == 0).unwrap_or(now);
-            shown.failing_since = Some(since);
-            shown.state = VolumeState::Failed(outcome::failure(key.volume.as_str(), error, since));
+            outcome::told(&key.volume, &wanted.pod, &error).record(&*self.parts.events);
+            shown.failed(&key.volume, &error, bytes, now);
         }
         self.operations.not_before.insert(key, now + delay);
     }
 
-    fn tell_failure(&self, key: &Key, error: &VolumeError) {
-        let Some(wanted) = self.want.volumes.get(key) else { return };
-        let told = outcome::told(key.volume.as_str(), error);
-        if let Some(about) = object_of(&wanted.pod, key, told.about) {
-            self.parts.events.record(&about, told.kind, told.reason, told.message);
+    fn unmount_failed(&mut self, key: Key, error: &VolumeError) {
+        tracing::error!(pod = %key.pod, volume = %key.volume, error = error.with_causes(), "volume not unmounted");
+        if let Some(pod) = self.left.get(&key) {
+            outcome::told_unmount(&key.volume, pod, error).record(&*self.parts.events);
         }
+        let now = Instant::now();
+        let delay = self.backoff.next(key.clone(), now);
+        self.operations.not_before.insert(key, now + delay);
+    }
+
+    /// When time alone changes something.
+    fn next_due(&self) -> Option<Instant> {
+        let look = self.retrying().next().map(|_| Instant::now() + PROGRESS_LOOK);
+        self.operations.next_due().into_iter().chain(look).min()
     }
 
     fn forget_past(&mut self) {
@@ -277,19 +317,26 @@ impl VolumeManager {
         self.operations.not_before.retain(|_, due| now < *due);
     }
 
+    /// A pull that failed before and goes on now counts as pulling.
+    fn look_at_progress(&mut self) {
+        let bytes: Vec<_> =
+            self.retrying().map(|(key, mounting)| (key.clone(), bytes_of(&mounting.progress))).collect();
+        for (key, bytes) in bytes {
+            self.shown.get_mut(&key).into_iter().for_each(|shown| shown.look(bytes));
+        }
+    }
+
+    /// The mounts under way that are shown as failed.
+    fn retrying(&self) -> impl Iterator<Item = (&Key, &Mounting)> {
+        self.mounting.iter().filter(|(key, _)| self.shown.get(*key).is_some_and(Shown::is_failed))
+    }
+
     /// Nothing is said before every source of pods has been read: a volume that is mounted would seem to wait.
     fn report(&self) {
         if !self.want.all_sources_ready {
             return;
         }
-        let mut reports = VolumeReports::default();
-        for (key, shown) in &self.shown {
-            let report = reports.entry(key.pod.clone()).or_default();
-            report.volumes.insert(key.volume.clone(), shown.state.clone());
-            for (place, error) in shown.mounted.iter().flat_map(|mounted| &mounted.sub_path_errors) {
-                report.sub_path_errors.insert(place.clone(), error.message.clone());
-            }
-        }
+        let reports = reports_of(&self.shown);
         self.reports.send_if_modified(|current| {
             let changed = current.as_deref() != Some(&reports);
             if changed {
@@ -312,33 +359,16 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-fn object_of(pod: &Pod, key: &Key, about: About) -> Option<ObjectReference> {
-    match about {
-        About::Pod => Some(pod_ref(pod)),
-        About::Container => first_container_of(pod, &key.volume).and_then(|container| container_ref(pod, container)),
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
-}
-
-/// What was decided and mounted before a restart is mounted now.
-fn first_state(have: Option<&Have>) -> VolumeState {
-    match have {
-        Some(Have::Mounted(image) | Have::Uncertain { decided: Some(image) }) => {
-            VolumeState::Mounted { image: image.digest().clone() }
-        }
-        Some(Have::Uncertain { decided: None }) | None => VolumeState::Waiting,
-    }
-}
-
-async fn set_up(plugins: &PluginManager, wanted: &Wanted, how: SetUp) -> Result<Mounted, VolumeError> {
-    let spec = Spec { volume: Arc::clone(&wanted.volume) };
-    let mounter = plugins.find_by_spec(&spec)?.new_mounter(&spec, Arc::clone(&wanted.pod))?;
-    mounter.set_up(how).await
-}
-
-async fn tear_down(plugins: &PluginManager, key: &Key) -> Result<(), VolumeError> {
-    plugins.find_by_name(IMAGE_PLUGIN)?.new_unmounter(&key.volume, &key.pod).tear_down().await
 }
 
 fn bytes_of(progress: &Progress) -> u64 {
     progress.snapshot().iter().map(|blob| blob.done).sum()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The kubelet's three counters of image volumes (KEP-4639), counted truthfully: a failed mount is no success.
 
+use imagevol_volume::Mounted;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
@@ -10,13 +11,18 @@ pub struct Metrics {
     pub requested: Counter,
     /// Volumes that were mounted.
     pub mounted: Counter,
-    /// Attempts whose image was there and whose mount failed.
+    /// Attempts whose image was there and whose mount failed, and sub paths that could not be mounted.
     pub failed: Counter,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
+    pub(crate) fn count(&self, mounted: &Mounted) {
+        self.mounted.inc();
+        self.failed.inc_by(u64::try_from(mounted.sub_path_errors.len()).unwrap_or(u64::MAX));
+    }
+
     /// Puts the counters into a registry. The encoder appends `_total`.
     pub fn register(&self, registry: &mut Registry) {
         let counters = [

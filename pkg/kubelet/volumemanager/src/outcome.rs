@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use imagevol_base::EventKind;
+use imagevol_api::core::{container_ref, pod_ref};
+use imagevol_api::corev1::{ObjectReference, Pod};
+use imagevol_api::names::VolumeName;
 use imagevol_base::volumes::{Outlook, VolumeFailure};
+use imagevol_base::{EventKind, EventRecorder};
+use imagevol_images::ImageError;
 use imagevol_volume::VolumeError;
+use imagevol_volume::sub_path::first_container_of;
 use tokio::time::Instant;
 
 /// After a failed pull the back-off is told this much later: `ErrImagePull` can be seen before `ImagePullBackOff` takes its place.
@@ -23,52 +28,71 @@ pub(crate) enum Retry {
 }
 
 /// An event that follows from a failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Told {
-    pub(crate) about: About,
-    pub(crate) kind: EventKind,
+    /// Nobody is told if no container mounts the volume.
+    pub(crate) about: Option<ObjectReference>,
     pub(crate) reason: &'static str,
     pub(crate) message: String,
 }
 
-/// Whom an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum About {
-    Pod,
-    /// The first container that mounts the volume; nobody if none does.
-    Container,
-}
+// === impl Told ===
 
-/// When a failure is tried again.
-pub(crate) fn retry(error: &VolumeError) -> Retry {
-    let Some(error) = error.as_image() else { return Retry::Backoff };
-    match (error.retry_in(), error.reason()) {
-        (Some(remaining), _) => Retry::In(remaining),
-        (None, "ErrImageNeverPull" | "InvalidImageName" | "ImageInspectError") => Retry::In(SYNC),
-        (None, _) => Retry::In(BACK_OFF_REPORT),
+impl Told {
+    pub(crate) fn record(self, events: &dyn EventRecorder) {
+        if let Some(about) = &self.about {
+            events.record(about, EventKind::Warning, self.reason, self.message);
+        }
     }
 }
 
-/// The event beside the image manager's own (kuberuntime_manager.go, `toKubeContainerImageVolumes`; operation_generator.go).
-pub(crate) fn told(volume: &str, error: &VolumeError) -> Told {
-    let (about, reason, message) = match error.as_image() {
-        Some(error) => (About::Container, "Failed", format!("Error: {}", error.reason())),
-        None => (About::Pod, "FailedMount", format!("MountVolume.SetUp failed for volume {volume:?} : {error}")),
-    };
-    Told { about, kind: EventKind::Warning, reason, message }
+/// When a failure is tried again. A failed pull waits for its back-off, which is told first; all else, which has none, for the next
+/// look.
+pub(crate) fn retry(error: &VolumeError) -> Retry {
+    match error.as_image() {
+        None => Retry::Backoff,
+        Some(ImageError::Pull { .. }) => Retry::In(BACK_OFF_REPORT),
+        Some(ImageError::PullBackOff { retry_in, .. }) => Retry::In(*retry_in),
+        Some(
+            ImageError::NeverPull { .. }
+            | ImageError::InvalidName { .. }
+            | ImageError::Inspect { .. }
+            | ImageError::Credentials { .. }
+            | ImageError::Intent { .. },
+        ) => Retry::In(SYNC),
+    }
+}
+
+/// The event beside the image manager's own: about the first container that mounts the volume (kuberuntime_manager.go,
+/// `toKubeContainerImageVolumes`), or about the pod if the node failed (operation_generator.go).
+pub(crate) fn told(volume: &VolumeName, pod: &Pod, error: &VolumeError) -> Told {
+    match error.as_image() {
+        Some(error) => {
+            let container = first_container_of(pod, volume).and_then(|container| container_ref(pod, container));
+            Told { about: container, reason: "Failed", message: format!("Error: {}", error.reason()) }
+        }
+        None => Told { about: Some(pod_ref(pod)), reason: "FailedMount", message: failed_mount(volume, error) },
+    }
+}
+
+/// The kubelet only logs it (operation_generator.go, `UnmountVolume.TearDown failed`); the reason is ours.
+pub(crate) fn told_unmount(volume: &VolumeName, pod: &Pod, error: &VolumeError) -> Told {
+    let message = format!("UnmountVolume.TearDown failed for volume {volume:?} : {}", error.with_causes());
+    Told { about: Some(pod_ref(pod)), reason: "FailedUnmount", message }
 }
 
 /// What the pod's status shows.
-pub(crate) fn failure(volume: &str, error: &VolumeError, failing_since: Instant) -> VolumeFailure {
+pub(crate) fn failure(volume: &VolumeName, error: &VolumeError, failing_since: Instant) -> VolumeFailure {
     let passing = Outlook::Passing { failing_since };
     match error.as_image() {
         Some(error) => {
             let outlook = if error.is_final() { Outlook::Final } else { passing };
             VolumeFailure { reason: error.reason(), message: error.message(), outlook }
         }
-        None => {
-            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
-            VolumeFailure { reason: "FailedMount", message, outlook: passing }
-        }
+        None => VolumeFailure { reason: "FailedMount", message: failed_mount(volume, error), outlook: passing },
     }
+}
+
+fn failed_mount(volume: &VolumeName, error: &VolumeError) -> String {
+    format!("MountVolume.SetUp failed for volume {volume:?} : {}", error.with_causes())
 }

@@ -3,37 +3,38 @@
 use std::collections::BTreeMap;
 
 use imagevol_base::Holder;
-use imagevol_cri::{ImageId, ImageReferences};
-use imagevol_volume::{Host, VolumeError};
+use imagevol_cri::ImageReferences;
+use imagevol_volume::{Found, Host, VolumeError};
 
-use crate::state::{ActualStateOfWorld, Have, Key};
+use crate::state::{ActualStateOfWorld, Decided, Have, Key};
 
 /// Everything that was found enters as uncertain (Kubernetes, reconciler/reconstruct.go).
 ///
-/// A volume that is mounted and whose row names an image was decided before: it is not decided again.
+/// A volume that is mounted and whose row names an image was decided before: it is not decided again. What others have mounted at a
+/// volume's place is no mount of it; whoever mounts or unmounts the volume is told of them.
 pub(crate) async fn reconstruct(
     host: &Host,
     references: &dyn ImageReferences,
 ) -> Result<ActualStateOfWorld, VolumeError> {
-    let mut rows: BTreeMap<Key, Option<ImageId>> = BTreeMap::new();
-    for (holder, _, image) in references.holders().await? {
+    let mut rows: BTreeMap<Key, Option<Decided>> = BTreeMap::new();
+    for (holder, reference, image) in references.holders().await? {
         if let Holder::Volume { pod, volume } = holder {
-            rows.insert(Key { pod, volume }, image);
+            rows.insert(Key { pod, volume }, image.map(|image| Decided { image, reference }));
         }
     }
     let host = host.clone();
-    let found = tokio::task::spawn_blocking(move || find(&host, rows)).await;
-    found.map_err(|error| VolumeError::Task(error.to_string()))?
+    tokio::task::spawn_blocking(move || find(&host, rows)).await?
 }
 
-fn find(host: &Host, mut rows: BTreeMap<Key, Option<ImageId>>) -> Result<ActualStateOfWorld, VolumeError> {
-    for found in host.find_volumes()? {
-        rows.entry(Key { pod: found.pod, volume: found.volume }).or_default();
+fn find(host: &Host, mut rows: BTreeMap<Key, Option<Decided>>) -> Result<ActualStateOfWorld, VolumeError> {
+    let mounted = host.mounted_volumes()?;
+    for Found { pod, volume } in host.find_volumes()?.into_iter().chain(mounted.iter().cloned()) {
+        rows.entry(Key { pod, volume }).or_default();
     }
-    let mut volumes = BTreeMap::new();
-    for (key, image) in rows {
-        let mounted = host.is_mounted(&host.volume_path(&key.pod, &key.volume))?;
-        volumes.insert(key, Have::Uncertain { decided: image.filter(|_| mounted) });
-    }
-    Ok(ActualStateOfWorld { volumes })
+    let is_mounted = |key: &Key| mounted.contains(&Found { pod: key.pod.clone(), volume: key.volume.clone() });
+    let uncertain = |(key, decided): (Key, Option<Decided>)| {
+        let decided = decided.filter(|_| is_mounted(&key));
+        (key, Have::Uncertain { decided })
+    };
+    Ok(ActualStateOfWorld { volumes: rows.into_iter().map(uncertain).collect() })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use imagevol_api::core::image_volumes;
 use imagevol_api::corev1::{Pod, Volume};
 use imagevol_api::names::{PodUid, VolumeName};
+use imagevol_api::oci::Reference;
 use imagevol_base::PodSet;
 use imagevol_cri::ImageId;
 use tokio::time::Instant;
@@ -44,9 +45,18 @@ pub enum Have {
     Mounted(ImageId),
     /// Something may be there: found after a restart, or left by an attempt that failed.
     Uncertain {
-        /// The image that was decided on and is mounted, if that much is known.
-        decided: Option<ImageId>,
+        /// What was decided: whatever is mounted is of that image.
+        decided: Option<Decided>,
     },
+}
+
+/// The image that was decided on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The image.
+    pub image: ImageId,
+    /// The reference that led to it.
+    pub reference: String,
 }
 
 /// The volumes that are, or may be, mounted.
@@ -90,6 +100,41 @@ fn wanted_of(uid: &PodUid, pod: &Arc<Pod>) -> Vec<(Key, Wanted)> {
         Some((key, Wanted { pod: Arc::clone(pod), volume: Arc::new(volume.clone()) }))
     };
     image_volumes(pod).filter_map(|(volume, _)| wanted(volume)).collect()
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// Whether a mount that was made for the one is right for the other.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.pod, &other.pod) || self.pod.spec == other.pod.spec
+    }
+
+    /// The image as the pod's author wrote it.
+    pub(crate) fn reference(&self) -> String {
+        self.volume.image.as_ref().and_then(|image| image.reference.clone()).unwrap_or_default()
+    }
+
+    /// Whether the decision was for the image that is wanted. Rows hold references in their full form.
+    pub(crate) fn agrees_with(&self, decided: &Decided) -> bool {
+        full(&decided.reference) == full(&self.reference())
+    }
+}
+
+fn full(reference: &str) -> String {
+    Reference::parse(reference).map_or_else(|_| reference.to_owned(), |parsed| parsed.with_default_tag().to_string())
+}
+
+// === impl Have ===
+
+impl Have {
+    /// What was decided for `wanted`, which it was made for.
+    pub(crate) fn decided(&self, wanted: &Wanted) -> Option<Decided> {
+        match self {
+            Self::Mounted(image) => Some(Decided { image: image.clone(), reference: wanted.reference() }),
+            Self::Uncertain { decided } => decided.clone(),
+        }
+    }
 }
 
 // === impl Operations ===

@@ -10,7 +10,7 @@ use imagevol_base::volumes::{PodVolumeReport, VolumeState};
 
 use crate::text::one_line;
 
-use super::{CREATE_CONTAINER_ERROR, MAX_MESSAGE, image_volumes};
+use super::{MAX_MESSAGE, image_volumes};
 
 /// Reason of a container that waits for nothing in particular (kubelet `convertToAPIContainerStatuses`).
 const CONTAINER_CREATING: &str = "ContainerCreating";
@@ -82,7 +82,7 @@ impl<'a> Containers<'a> {
             VolumeState::Failed(failure) => Some((failure.reason, failure.message.as_str())),
             VolumeState::Waiting | VolumeState::Pulling | VolumeState::Mounted { .. } => None,
         });
-        let failed = failed.or_else(|| self.sub_path_error(container.name).map(|text| (CREATE_CONTAINER_ERROR, text)));
+        let failed = failed.or_else(|| self.sub_path_error(container.name));
         let (reason, message) = match failed {
             Some((reason, message)) => (reason, Some(one_line(message, MAX_MESSAGE))),
             None if self.has_init_containers() => (POD_INITIALIZING, None),
@@ -91,9 +91,9 @@ impl<'a> Containers<'a> {
         ContainerStateWaiting { reason: Some(reason.to_owned()), message }
     }
 
-    fn sub_path_error(&self, container: &str) -> Option<&'a str> {
+    fn sub_path_error(&self, container: &str) -> Option<(&'static str, &'a str)> {
         let of_container = self.report.sub_path_errors.iter().find(|((name, _), _)| name.as_str() == container);
-        of_container.map(|(_, text)| text.as_str())
+        of_container.map(|(_, error)| (error.reason, error.message.as_str()))
     }
 
     /// As the spec says it, not as it is mounted: image volumes are read-only whatever `readOnly` is.

@@ -46,6 +46,10 @@ fn failed(reason: &'static str, outlook: Outlook) -> VolumeState {
     VolumeState::Failed(VolumeFailure { reason, message: format!("because of {reason}"), outlook })
 }
 
+fn sub_path_error(reason: &'static str, message: &str) -> SubPathError {
+    SubPathError { reason, message: message.to_owned() }
+}
+
 fn report<'a>(states: impl IntoIterator<Item = (&'a str, VolumeState)>) -> PodVolumeReport {
     let volumes = states.into_iter().map(|(name, state)| (name.parse().unwrap(), state)).collect();
     PodVolumeReport { volumes, ..PodVolumeReport::default() }
@@ -161,12 +165,23 @@ fn only_containers_that_mount_a_failed_volume_say_so(
 }
 
 #[rstest]
-#[case::volumes_mounted(mounted(), "CreateContainerError", "no such directory in the image")]
-#[case::image_first(failed("ErrImagePull", Outlook::Final), "ErrImagePull", "because of ErrImagePull")]
-fn a_bad_sub_path_is_a_container_error(#[case] first: VolumeState, #[case] reason: &str, #[case] message: &str) {
+#[case::the_image_lacks_it(mounted(), "CreateContainerError", "CreateContainerError", "no such directory")]
+#[case::the_pod_is_at_fault(mounted(), "CreateContainerConfigError", "CreateContainerConfigError", "no such directory")]
+#[case::image_first(
+    failed("ErrImagePull", Outlook::Final),
+    "CreateContainerError",
+    "ErrImagePull",
+    "because of ErrImagePull"
+)]
+fn a_bad_sub_path_is_a_container_error(
+    #[case] first: VolumeState,
+    #[case] sub_path: &'static str,
+    #[case] reason: &str,
+    #[case] message: &str,
+) {
     let mut report = report([("first", first), ("second", mounted())]);
-    report.sub_path_errors.insert(("a".parse().unwrap(), 1), "no such directory in the image".into());
-    report.sub_path_errors.insert(("a".parse().unwrap(), 2), "a later one".into());
+    report.sub_path_errors.insert(("a".parse().unwrap(), 1), sub_path_error(sub_path, "no such directory"));
+    report.sub_path_errors.insert(("a".parse().unwrap(), 2), sub_path_error("CreateContainerError", "a later one"));
     let status = status(&two_volumes(), &report, RETRY);
     assert_eq!(waiting(status.container_statuses.as_ref())[0], ("a", reason, Some(message)));
     assert_eq!(condition(&status, VOLUMES_MOUNTED).1, Some(reason));
@@ -175,7 +190,7 @@ fn a_bad_sub_path_is_a_container_error(#[case] first: VolumeState, #[case] reaso
 #[test]
 fn a_bad_sub_path_fails_no_pod() {
     let mut report = report([("first", mounted()), ("second", mounted())]);
-    report.sub_path_errors.insert(("b".parse().unwrap(), 0), "text".into());
+    report.sub_path_errors.insert(("b".parse().unwrap(), 0), sub_path_error("CreateContainerError", "text"));
     let status = status(&two_volumes(), &report, FAIL);
     assert_eq!(status.phase.as_deref(), Some("Pending"));
     assert_eq!(

@@ -10,7 +10,7 @@ use imagevol_cri::ImageId;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{Operation, Wanted};
+use crate::state::{Decided, Operation, Wanted};
 
 fn key(id: u8) -> Key {
     Key { pod: format!("pod-{}", id / 4).parse().unwrap(), volume: format!("volume-{}", id % 4).parse().unwrap() }
@@ -28,7 +28,7 @@ fn have() -> impl Strategy<Value = Have> {
     prop_oneof![
         Just(Have::Mounted(image())),
         Just(Have::Uncertain { decided: None }),
-        Just(Have::Uncertain { decided: Some(image()) }),
+        Just(Have::Uncertain { decided: Some(Decided { image: image(), reference: "r:1".to_owned() }) }),
     ]
 }
 

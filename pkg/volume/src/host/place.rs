@@ -1,0 +1,84 @@
+//! Places below the root directory, by names that are each one path component.
+
+use std::path::{Path, PathBuf};
+
+use imagevol_api::names::{ContainerName, PodUid, VolumeName};
+
+use super::Found;
+
+/// Directory of all pods (kubelet_getters.go, `getPodsDir`).
+pub(super) const PODS: &str = "pods";
+/// Directory of a pod's volumes (config/defaults.go, `DefaultKubeletVolumesDirName`).
+const VOLUMES: &str = "volumes";
+/// Directory of a pod's sub paths (config/defaults.go, `DefaultKubeletVolumeSubpathsDirName`).
+const SUB_PATHS: &str = "volume-subpaths";
+/// The plugin's name with its slash escaped, as the kubelet writes it in paths.
+const ESCAPED_PLUGIN: &str = "kubernetes.io~image";
+
+/// Where something of a pod is mounted: names from the root directory downwards. All of them are of closed types, or have been
+/// read from a directory.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub(super) parents: Vec<String>,
+    pub(super) last: String,
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Where a volume is mounted.
+    pub fn volume(pod: &PodUid, volume: &VolumeName) -> Self {
+        Self::new(pod, &[VOLUMES, ESCAPED_PLUGIN], volume.as_str())
+    }
+
+    /// Where a sub path is mounted: `index` is the position in the container's `volumeMounts`.
+    pub fn sub_path(pod: &PodUid, volume: &VolumeName, container: &ContainerName, index: u32) -> Self {
+        Self::sub_paths(pod, volume).child(container.as_str()).child(&index.to_string())
+    }
+
+    /// The directory of a volume's sub paths.
+    pub(super) fn sub_paths(pod: &PodUid, volume: &VolumeName) -> Self {
+        Self::new(pod, &[SUB_PATHS], volume.as_str())
+    }
+
+    /// The directories with a child for each volume of ours.
+    pub(super) fn families(pod: &PodUid) -> [Self; 2] {
+        [Self::new(pod, &[VOLUMES], ESCAPED_PLUGIN), Self::new(pod, &[], SUB_PATHS)]
+    }
+
+    /// What is to go when it is empty, in that order.
+    pub(super) fn parents_of_volumes(pod: &PodUid) -> [Self; 4] {
+        let [of_plugin, sub_paths] = Self::families(pod);
+        let of_pod = Self { parents: vec![PODS.to_owned()], last: pod.to_string() };
+        [sub_paths, of_plugin, Self::new(pod, &[], VOLUMES), of_pod]
+    }
+
+    /// A place beneath.
+    pub(super) fn child(&self, name: &str) -> Self {
+        let mut parents = self.parents.clone();
+        parents.push(self.last.clone());
+        Self { parents, last: name.to_owned() }
+    }
+
+    /// The path below a root directory.
+    pub(super) fn below(&self, root: &Path) -> PathBuf {
+        let names = self.parents.iter().chain([&self.last]);
+        root.iter().chain(names.map(AsRef::as_ref)).collect()
+    }
+
+    fn new(pod: &PodUid, between: &[&str], last: &str) -> Self {
+        let parents = [PODS, pod.as_str()].into_iter().chain(between.iter().copied());
+        Self { parents: parents.map(str::to_owned).collect(), last: last.to_owned() }
+    }
+}
+
+/// The volume that is mounted at a path, if the path is one of a volume.
+pub(super) fn volume_at(root: &Path, at: &Path) -> Option<Found> {
+    let names: Vec<&str> = at.strip_prefix(root).ok()?.iter().map(|name| name.to_str()).collect::<Option<_>>()?;
+    match names.as_slice() {
+        [PODS, pod, VOLUMES, ESCAPED_PLUGIN, volume] => {
+            Some(Found { pod: pod.parse().ok()?, volume: volume.parse().ok()? })
+        }
+        _ => None,
+    }
+}
