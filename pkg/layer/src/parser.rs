@@ -38,8 +38,8 @@ enum State {
     MapBlocks(Box<Draft>),
     /// A block of a PAX 1.0 sparse map.
     MapText(Box<Draft>, MapText),
-    /// Data of a file, or padding: nothing we look at.
-    Skip { left: u64 },
+    /// Data of a file, and padding at its end: nothing we look at.
+    Skip { left: u64, padding: u64 },
     /// The second zero block.
     SecondZeroBlock,
     /// After the end.
@@ -92,7 +92,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The index, if the archive is complete: it ends with zero blocks, or between two entries.
+    /// The index, if the archive is complete: it ends with zero blocks, between two entries, or in the padding of the last one's data.
     pub fn finish(self) -> Result<LayerIndex> {
         let at = self.position;
         match self.state {
@@ -100,6 +100,8 @@ impl Parser {
             State::Header if at == 0 => Err(LayerError::Empty),
             State::Header if self.before.is_some() => Err(LayerError::Dangling { at }),
             State::Header | State::SecondZeroBlock | State::End => Ok(self.index.finish(at)),
+            // umoci 0.4 writes such archives, and Go's reader, on which the container runtimes stand, takes them.
+            State::Skip { left, padding } if left <= padding && !self.before.is_some() => Ok(self.index.finish(at)),
             State::Extension { .. } | State::MapBlocks(_) | State::MapText(..) | State::Skip { .. } => {
                 Err(LayerError::Truncated { at })
             }
@@ -112,10 +114,10 @@ impl Parser {
         match &mut self.state {
             State::Refused => Err(LayerError::AlreadyRefused),
             State::End => Ok(self.take(input, u64::MAX).1),
-            State::Skip { left } => {
-                let wanted = *left;
+            State::Skip { left, padding } => {
+                let (wanted, padding) = (*left, *padding);
                 let (taken, rest) = self.take(input, wanted);
-                self.skip(wanted - length(taken));
+                self.skip(wanted - length(taken), padding);
                 Ok(rest)
             }
             State::Extension { left, .. } => {
@@ -204,7 +206,8 @@ impl Parser {
             return Ok(());
         }
         let (kind, at, contents) = (*kind, *at, std::mem::take(contents));
-        self.skip(padding(length(&contents)));
+        let padding = padding(length(&contents));
+        self.skip(padding, padding);
         self.apply_extension(kind, contents, at)
     }
 
@@ -286,12 +289,12 @@ impl Parser {
             self.index.push(&entry, &self.limits)?;
         }
         self.metadata = 0;
-        self.skip(padded);
+        self.skip(padded, padding(stored));
         Ok(())
     }
 
-    fn skip(&mut self, left: u64) {
-        self.state = if left == 0 { State::Header } else { State::Skip { left } };
+    fn skip(&mut self, left: u64, padding: u64) {
+        self.state = if left == 0 { State::Header } else { State::Skip { left, padding } };
     }
 
     /// Splits off up to `wanted` bytes and counts them.
