@@ -56,7 +56,9 @@ pub(super) fn open(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
     let store = Store::open(&config.state_dir, limits)
         .with_context(|| format!("cannot open the store in {}", config.state_dir.display()))?;
     let status = StatusDb::open(&config.state_dir.join("status.redb")).context("cannot open status.redb")?;
-    let report = imagevol_mount::probe(&config.state_dir, &config.run_dir).context("cannot try to mount images")?;
+    // In a directory of its own: killed in the middle, the probe's mount must not cover what lies in the run directory.
+    let scratch = config.run_dir.join("probe");
+    let report = imagevol_mount::probe(&config.state_dir, &scratch).context("cannot try to mount images")?;
     tracing::debug!(?report, "probed the kernel");
     let requested = match config.image_backend {
         ImageBackend::Auto => Requested::Auto,
