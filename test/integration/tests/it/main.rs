@@ -1,0 +1,19 @@
+//! The real daemon and the real command line, with real mounts, against registries that misbehave on command.
+//!
+//! Needs root: each test has a mount namespace, directories and registries of its own.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests: a failure is a failed test"
+)]
+
+mod cli;
+mod failure;
+mod lab;
+mod manifest;
+mod manifests;
+mod metrics;
+mod oracle;
+mod sharing;
+mod tenancy;
