@@ -39,20 +39,40 @@ impl Store {
     ///
     /// The caller holds leases on all content. `names` are normalized references.
     pub fn commit_image(&self, image: ImageRecord, names: &[ImageReference], holder: &Holder) -> Result<ImageRecord> {
-        let wanted = Wanted { names, holder };
-        if let Some(known) = self.commit_known(&image.manifest, wanted)? {
+        if let Some(known) = self.commit_present(&image.manifest, names, holder)? {
             return Ok(known);
         }
         let built = self.build(image)?;
-        self.commit_built(built, wanted)
+        self.commit_built(built, Wanted { names, holder })
     }
 
-    fn commit_known(&self, manifest: &Digest, wanted: Wanted<'_>) -> Result<Option<ImageRecord>> {
+    /// The same for an image that is here with all its files. `None` if it is not, or if files of it are gone: it must be fetched.
+    pub fn commit_present(
+        &self,
+        manifest: &Digest,
+        names: &[ImageReference],
+        holder: &Holder,
+    ) -> Result<Option<ImageRecord>> {
         // Held while rows are written: an image that is being removed keeps neither its row nor its file.
         let _no_deletion = self.inner.leases.lock();
         let write = self.rows().write()?;
-        let known: Option<ImageRecord> = write.get(IMAGES, &manifest.to_string())?;
-        known.map(|known| write_rows(write, known, wanted)).transpose()
+        let known = self.whole_image(&write, manifest)?;
+        known.map(|known| write_rows(write, known, Wanted { names, holder })).transpose()
+    }
+
+    fn whole_image(&self, write: &Write<'_>, manifest: &Digest) -> Result<Option<ImageRecord>> {
+        let image: Option<ImageRecord> = write.get(IMAGES, &manifest.to_string())?;
+        let Some(image) = image else { return Ok(None) };
+        if durable::length(&self.inner.layout.image(manifest))? != Some(image.index_bytes) {
+            return Ok(None);
+        }
+        for key in image.content() {
+            let content: Option<Content> = write.get(CONTENT, &key.to_string())?;
+            if !content.map_or(Ok(false), |content| self.inner.has_files(&key, &content))? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(image))
     }
 
     fn commit_built(&self, built: Built, wanted: Wanted<'_>) -> Result<ImageRecord> {
@@ -60,7 +80,7 @@ impl Store {
         let path = self.inner.layout.image(&image.manifest);
         let _no_deletion = self.inner.leases.lock();
         let write = self.rows().write()?;
-        if let Some(known) = write.get(IMAGES, &image.manifest.to_string())? {
+        if let Some(known) = self.whole_image(&write, &image.manifest)? {
             // Another pull was faster; what was built goes with its file.
             return write_rows(write, known, wanted);
         }

@@ -35,7 +35,7 @@ pub struct ImageRecord {
     pub kind: ImageKind,
     /// `artifactType`, or the config's media type of an artifact without one.
     pub artifact_type: Option<String>,
-    /// Digest of its config.
+    /// Digest of its config. That of an artifact is a name only: nothing mounts it, and it is not kept.
     pub config: Digest,
     /// In the manifest's order.
     pub layers: Vec<LayerRecord>,
@@ -90,8 +90,9 @@ pub(crate) struct Devices {
 impl ImageRecord {
     /// Everything that it is made of.
     pub(crate) fn content(&self) -> Vec<ContentKey> {
-        let own = [&self.manifest, &self.config].map(|digest| ContentKey::Blob(digest.clone()));
-        let mut keys: Vec<_> = own.into_iter().chain(self.layers.iter().map(|layer| layer.content.clone())).collect();
+        let config = (self.kind == ImageKind::Image).then_some(&self.config);
+        let own = std::iter::once(&self.manifest).chain(config).map(|digest| ContentKey::Blob(digest.clone()));
+        let mut keys: Vec<_> = own.chain(self.layers.iter().map(|layer| layer.content.clone())).collect();
         keys.sort();
         keys.dedup();
         keys

@@ -11,7 +11,7 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 pub(crate) const MAGIC_BYTES: u64 = 4;
 
 /// How a layer is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// Not at all.
     None,

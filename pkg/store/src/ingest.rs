@@ -31,7 +31,7 @@ const CHUNK: usize = 256 * 1024;
 const FILE_MODE: u32 = 0o600;
 
 /// What the bytes are and how they are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Form {
     /// Kept as they come: a manifest, a config, a file of an artifact.
     Blob,

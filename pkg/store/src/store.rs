@@ -103,11 +103,11 @@ impl Store {
         self.inner.layout.root()
     }
 
-    /// Content that is present, with a lease that keeps it.
+    /// Content that is present, in its row and on disk, with a lease that keeps it.
     pub fn find(&self, key: &ContentKey) -> Result<Option<Stored>> {
         // Before the row is read: what is seen after this stays.
         let lease = self.inner.leases.take(key);
-        let content = self.rows().get(CONTENT, &key.to_string())?;
+        let content = self.inner.whole(key)?;
         Ok(content.map(|content| Stored { content, lease }))
     }
 

@@ -119,7 +119,8 @@ fn an_image_can_be_removed_when_nothing_else_can() {
         on_disk_of(32, |dir| {
             let store = Store::open(dir, Limits::default()).unwrap();
             for number in 0..20 {
-                pull(&store, &format!("i{number}"), &[Piece::blob(format!("{number}").as_bytes())]);
+                let pieces = ["one", "other"].map(|part| Piece::blob(format!("{part} of {number}").as_bytes()));
+                pull(&store, &format!("i{number}"), &pieces);
             }
             fill(dir, 0);
             for number in 0..20 {

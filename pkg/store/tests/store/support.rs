@@ -170,10 +170,10 @@ pub(crate) fn try_record(
     pieces: &[Piece],
 ) -> Result<(ImageRecord, Vec<Stored>)> {
     let (manifest, config) = (format!("manifest of {name}"), format!("config of {name}"));
-    let mut leases = vec![
-        store.put_blob(&Digester::sha256(manifest.as_bytes()), manifest.as_bytes())?,
-        store.put_blob(&Digester::sha256(config.as_bytes()), config.as_bytes())?,
-    ];
+    let mut leases = vec![store.put_blob(&Digester::sha256(manifest.as_bytes()), manifest.as_bytes())?];
+    if kind == ImageKind::Image {
+        leases.push(store.put_blob(&Digester::sha256(config.as_bytes()), config.as_bytes())?);
+    }
     let layers = pieces.iter().map(|piece| {
         let stored = put(store, piece)?;
         let layer = LayerRecord {
