@@ -6,11 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod error;
-
 mod image;
 mod mounts;
 pub mod progress;
-
 mod service;
 
 pub use error::{ImageServiceError, Result};

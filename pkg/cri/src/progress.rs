@@ -1,15 +1,15 @@
 //! How far a pull has come: counted where bytes move, read by whoever shows it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::oci::Digest;
 
-/// Counters of one pull. Clones count into the same place.
+/// The blobs of one pull. Clones are the same pull.
 #[derive(Debug, Clone, Default)]
 pub struct Progress(Arc<Mutex<Vec<Blob>>>);
 
-/// Counter of one blob of a pull.
+/// Counter of a blob. Clones count into the same place: all pulls that wait for one download show it.
 #[derive(Debug, Clone)]
 pub struct Blob {
     digest: Digest,
@@ -31,19 +31,15 @@ pub struct BlobProgress {
 // === impl Progress ===
 
 impl Progress {
-    /// Adds a blob of `size` bytes, none of them here yet.
-    pub fn blob(&self, digest: &Digest, size: u64) -> Blob {
-        let blob = Blob { digest: digest.clone(), size, done: Arc::default() };
-        self.blobs().push(blob.clone());
-        blob
+    /// Shows a blob, once however often it is asked to.
+    pub fn show(&self, blob: &Blob) {
+        let mut blobs = self.blobs();
+        if !blobs.iter().any(|shown| Arc::ptr_eq(&shown.done, &blob.done)) {
+            blobs.push(blob.clone());
+        }
     }
 
-    /// Adds a blob that another pull counts, so that both show it.
-    pub fn share(&self, blob: &Blob) {
-        self.blobs().push(blob.clone());
-    }
-
-    /// Where each blob stands now, in the order in which they were added.
+    /// Where each blob stands now, in the order in which they were shown.
     pub fn snapshot(&self) -> Vec<BlobProgress> {
         let read = |blob: &Blob| BlobProgress {
             digest: blob.digest.clone(),
@@ -53,7 +49,7 @@ impl Progress {
         self.blobs().iter().map(read).collect()
     }
 
-    fn blobs(&self) -> std::sync::MutexGuard<'_, Vec<Blob>> {
+    fn blobs(&self) -> MutexGuard<'_, Vec<Blob>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -61,6 +57,11 @@ impl Progress {
 // === impl Blob ===
 
 impl Blob {
+    /// A blob of `size` bytes, none of them here yet.
+    pub fn new(digest: &Digest, size: u64) -> Self {
+        Self { digest: digest.clone(), size, done: Arc::default() }
+    }
+
     /// Sets how many bytes are here; a restarted download sets it back.
     pub fn set(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
@@ -74,5 +75,24 @@ impl Blob {
     /// Marks the blob as wholly here.
     pub fn finish(&self) {
         self.set(self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_pulls_show_one_download() {
+        let blob = Blob::new(&format!("sha256:{}", "a".repeat(64)).parse().unwrap(), 10);
+        let (one, other) = (Progress::default(), Progress::default());
+        one.show(&blob);
+        one.show(&blob.clone());
+        other.show(&blob);
+        blob.add(4);
+        assert_eq!(one.snapshot(), other.snapshot());
+        assert_eq!(one.snapshot().iter().map(|blob| blob.done).collect::<Vec<_>>(), [4]);
+        blob.add(100);
+        assert_eq!(other.snapshot()[0].done, 10, "never more than there is");
     }
 }

@@ -7,7 +7,7 @@ use imagevol_store::StoreError;
 
 use crate::plan::PlanError;
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line, fit for a log, an event and a terminal: whatever an image's maker put into a name is escaped.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -20,26 +20,54 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    one_line(&text)
+}
+
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        // Reordering marks can make a line read as another one.
+        if character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 pub(crate) fn of_registry(error: &RegistryError) -> ImageServiceError {
     let message = chain(error);
-    match error {
-        RegistryError::NotFound(_) => ImageServiceError::NotFound { message },
-        RegistryError::Denied(_) | RegistryError::Unauthorized(_) => ImageServiceError::Denied { message },
-        other if other.is_final() => ImageServiceError::Invalid { message },
-        _ => ImageServiceError::Unavailable { message },
+    // Nobody was asked: the node's own configuration is at fault.
+    let nodes_own = matches!(
+        error,
+        RegistryError::NoEndpoint { .. } | RegistryError::Configuration { .. } | RegistryError::Internal { .. }
+    );
+    if matches!(error, RegistryError::NotFound(_)) {
+        ImageServiceError::NotFound { message }
+    } else if matches!(error, RegistryError::Denied(_) | RegistryError::Unauthorized(_)) {
+        ImageServiceError::Denied { message }
+    } else if nodes_own {
+        ImageServiceError::Node { message }
+    } else if error.is_final() {
+        ImageServiceError::Invalid { message }
+    } else {
+        ImageServiceError::Unavailable { message }
     }
 }
 
 pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
     let message = chain(error);
-    match error {
-        StoreError::InUse(holders) => ImageServiceError::InUse { holders: holders.clone() },
-        StoreError::NoImage(_) => ImageServiceError::NotFound { message },
-        other if other.is_content() => ImageServiceError::Invalid { message },
-        _ => ImageServiceError::Node { message },
+    if let StoreError::InUse(holders) = error {
+        ImageServiceError::InUse { holders: holders.clone() }
+    } else if matches!(error, StoreError::NoImage(_)) {
+        ImageServiceError::NotFound { message }
+    } else if error.is_content() {
+        ImageServiceError::Invalid { message }
+    } else {
+        ImageServiceError::Node { message }
     }
 }
 
@@ -59,4 +87,32 @@ pub(crate) fn of_mount(error: &MountError) -> ImageServiceError {
 /// A blocking task panicked or was dropped at shutdown.
 pub(crate) fn of_task(error: &tokio::task::JoinError) -> ImageServiceError {
     ImageServiceError::Node { message: format!("image service task failed: {error}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Step {
+        text: &'static str,
+        source: Option<Box<Step>>,
+    }
+
+    fn step(text: &'static str, source: Option<Step>) -> Step {
+        Step { text, source: source.map(Box::new) }
+    }
+
+    #[test]
+    fn a_chain_is_one_line_without_repetition() {
+        let error = step("outer", Some(step("same: inner", Some(step("inner", Some(step("last\n", None)))))));
+        assert_eq!(chain(&error), "outer: same: inner: last\\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let error = step("file \"a\x1b[31m\r\u{202e}gpj.exe\"", None);
+        assert_eq!(chain(&error), "file \"a\\u{1b}[31m\\r\\u{202e}gpj.exe\"");
+    }
 }

@@ -1,22 +1,27 @@
 //! One piece of content: from the registry's stream, over a bounded channel, to the store on a blocking thread.
 
-use std::io::{self, BufRead, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes};
 use imagevol_api::auth::Credential;
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Digest, Reference};
 use imagevol_cri::progress::Blob;
 use imagevol_cri::{ImageServiceError, Result};
-use imagevol_registry::{BlobStream, Registry};
-use imagevol_store::{Form, Ingest, Store, StoreError, Stored};
-use tokio::sync::mpsc;
+use imagevol_registry::{BlobStream, Registry, RegistryError};
+use imagevol_store::{Compression, ContentKey, Form, Ingest, Store, StoreError, Stored};
 
+use crate::chunks::{Sender, channel};
 use crate::error::{of_registry, of_store, of_task};
 use crate::plan::LayerPlan;
 
-/// Chunks between network and disk: at the usual 64 KiB a chunk this is 1 MiB a blob, which covers a slow fsync without being felt.
-const CHUNKS: usize = 16;
+/// What makes two fetches one: the same bytes, kept in the same way and held against the same promises.
+///
+/// Of one blob, an image may say a diffID that is wrong and an artifact none: neither may get what the other was checked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct FetchKey {
+    digest: Digest,
+    size: u64,
+    form: Form,
+}
 
 /// What one fetch needs.
 #[derive(Debug, Clone)]
@@ -26,130 +31,186 @@ pub(crate) struct Fetch {
     pub(crate) reference: Reference,
     pub(crate) credential: Credential,
     pub(crate) layer: LayerPlan,
-    pub(crate) progress: Blob,
+    pub(crate) progress: Arc<Blob>,
 }
 
-/// Chunks as a reader. It ends with an error if the sender went away before the end was said.
-struct Chunks {
-    receiver: mpsc::Receiver<Chunk>,
-    current: Bytes,
-    ended: bool,
+/// Why a fetch failed, for all that wait for it, and whom it asked.
+#[derive(Debug, Clone)]
+pub(crate) struct FetchError {
+    pub(crate) error: ImageServiceError,
+    registry: String,
 }
 
-enum Chunk {
-    Bytes(Bytes),
-    End,
+/// Why one attempt failed.
+enum Failure {
+    /// Registry, disk or database.
+    Step(ImageServiceError),
+    /// The bytes that came from these hosts are not what was promised.
+    Content { error: Box<StoreError>, hosts: Vec<String> },
+}
+
+// === impl FetchKey ===
+
+impl FetchKey {
+    pub(crate) fn of(layer: &LayerPlan) -> Self {
+        Self { digest: layer.descriptor.digest.clone(), size: layer.descriptor.size, form: layer.form.clone() }
+    }
+}
+
+// === impl FetchError ===
+
+impl FetchError {
+    /// Whether somebody else, who asks for `reference`, may succeed where this fetch failed.
+    pub(crate) fn spares(&self, reference: &Reference) -> bool {
+        match &self.error {
+            // Of the repository, and of who asks.
+            ImageServiceError::Denied { .. } | ImageServiceError::NotFound { .. } => true,
+            ImageServiceError::Unavailable { .. } | ImageServiceError::Invalid { .. } => {
+                self.registry != reference.domain()
+            }
+            ImageServiceError::SignatureValidation { .. }
+            | ImageServiceError::InUse { .. }
+            | ImageServiceError::SubPath { .. }
+            | ImageServiceError::Cancelled
+            | ImageServiceError::Node { .. } => false,
+        }
+    }
 }
 
 // === impl Fetch ===
 
 impl Fetch {
     /// Makes the content present.
-    pub(crate) async fn run(self) -> Result<Arc<Stored>> {
+    pub(crate) async fn run(&self) -> Result<Arc<Stored>, FetchError> {
+        let stored = match self.attempt().await {
+            Err(Failure::Content { error, hosts }) if self.is_worth_another(&error, &hosts).await => {
+                tracing::warn!(digest = %self.layer.descriptor.digest, %error, ?hosts, "wrong content is fetched anew");
+                self.attempt().await
+            }
+            other => other,
+        };
+        stored.map(Arc::new).map_err(|failure| self.error(failure.into()))
+    }
+
+    /// An error of this fetch.
+    pub(crate) fn error(&self, error: ImageServiceError) -> FetchError {
+        FetchError { error, registry: self.reference.domain().to_owned() }
+    }
+
+    /// Wrong bytes of an earlier try are gone now. And of several hosts, one that served wrong bytes is asked last from now on.
+    async fn is_worth_another(&self, error: &StoreError, hosts: &[String]) -> bool {
+        if matches!(error, StoreError::Resumed { .. }) {
+            return true;
+        }
+        if !matches!(error, StoreError::DigestMismatch { .. }) {
+            return false;
+        }
+        let endpoints = self.registry.endpoints(&self.reference).await.unwrap_or_default();
+        let mut others = endpoints.iter().filter(|host| host.capabilities.pull);
+        others.any(|host| hosts.iter().all(|asked| asked != host.authority()))
+    }
+
+    async fn attempt(&self) -> Result<Stored, Failure> {
         let ingest = self.begin().await?;
         self.progress.set(ingest.offset());
-        let failure = Arc::new(Mutex::new(None));
-        let (sender, receiver) = mpsc::channel(CHUNKS);
-        let stream =
-            self.registry.fetch(&self.reference, &self.layer.descriptor, ingest.offset(), &self.credential).await;
-        let stream = stream.map_err(|error| of_registry(&error))?;
-        let writer = tokio::task::spawn_blocking(move || ingest.run(Chunks::new(receiver)));
-        let sources = self.forward(stream, sender, &failure).await;
+        let descriptor = &self.layer.descriptor;
+        let opened = self.registry.fetch(&self.reference, descriptor, ingest.offset(), &self.credential).await;
+        let mut stream = match opened {
+            Ok(stream) => stream,
+            Err(error) => {
+                // It clears up after itself, on disk.
+                tokio::task::spawn_blocking(move || drop(ingest)).await.map_err(|error| of_task(&error))?;
+                return Err(of_registry(&error).into());
+            }
+        };
+        let (sender, chunks) = channel();
+        // Should this future be dropped, the channel is too, and the writer ends with what it has.
+        let writer = tokio::task::spawn_blocking(move || ingest.run(chunks));
+        let network = self.forward(&mut stream, sender).await;
         let stored = writer.await.map_err(|error| of_task(&error))?;
-        let network = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (stored, network) {
-            (Ok(stored), _) => {
-                self.progress.finish();
-                Ok(Arc::new(stored))
-            }
-            // The writer's error is only the echo of the network's.
-            (Err(_), Some(error)) => Err(error),
-            (Err(error), None) => {
-                if matches!(error, StoreError::DigestMismatch { .. }) {
-                    self.registry.distrust(&self.layer.descriptor.digest, &sources);
-                }
-                Err(of_store(&error))
-            }
-        }
+        self.settle(stored, network, stream.sources())
     }
 
     async fn begin(&self) -> Result<Ingest> {
         let (store, descriptor, form) = (self.store.clone(), self.layer.descriptor.clone(), self.layer.form.clone());
-        let begin = move || store.begin(&descriptor.digest, descriptor.size, form);
-        tokio::task::spawn_blocking(begin).await.map_err(|error| of_task(&error))?.map_err(|error| of_store(&error))
+        blocking(move || store.begin(&descriptor.digest, descriptor.size, form)).await
     }
 
-    /// Hands chunks on until the stream ends, fails, or the writer stops listening; says which hosts they came from.
-    async fn forward(
-        &self,
-        mut stream: BlobStream,
-        sender: mpsc::Sender<Chunk>,
-        failure: &Mutex<Option<ImageServiceError>>,
-    ) -> Vec<String> {
-        while let Some(chunk) = stream.next().await {
-            match chunk {
-                Ok(bytes) => {
-                    self.progress.add(bytes.len() as u64);
-                    if sender.send(Chunk::Bytes(bytes)).await.is_err() {
-                        return stream.sources().to_vec();
-                    }
-                }
-                Err(error) => {
-                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(of_registry(&error));
-                    return stream.sources().to_vec();
-                }
+    /// Hands chunks on until the stream ends or fails, or the writer has failed, which says why itself.
+    async fn forward(&self, stream: &mut BlobStream, sender: Sender) -> Result<(), RegistryError> {
+        loop {
+            let chunk = tokio::select! {
+                chunk = stream.next() => chunk,
+                () = sender.gone() => return Ok(()),
+            };
+            let Some(chunk) = chunk else { break };
+            let bytes = chunk?;
+            self.progress.add(bytes.len() as u64);
+            if sender.send(bytes).await.is_err() {
+                return Ok(());
             }
         }
         // A writer that is gone has said why.
-        drop(sender.send(Chunk::End).await);
-        stream.sources().to_vec()
+        drop(sender.end().await);
+        Ok(())
     }
-}
 
-// === impl Chunks ===
-
-impl Chunks {
-    fn new(receiver: mpsc::Receiver<Chunk>) -> Self {
-        Self { receiver, current: Bytes::new(), ended: false }
-    }
-}
-
-impl Read for Chunks {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(out.len());
-        for (to, from) in out.iter_mut().zip(available) {
-            *to = *from;
-        }
-        self.consume(count);
-        Ok(count)
-    }
-}
-
-impl BufRead for Chunks {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.current.is_empty() && !self.ended {
-            match self.receiver.blocking_recv() {
-                Some(Chunk::Bytes(bytes)) => self.current = bytes,
-                Some(Chunk::End) => self.ended = true,
-                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "download was interrupted")),
+    fn settle(
+        &self,
+        stored: Result<Stored, StoreError>,
+        network: Result<(), RegistryError>,
+        hosts: &[String],
+    ) -> Result<Stored, Failure> {
+        match (stored, network) {
+            (Ok(stored), _) => Ok(stored),
+            // The writer's error is only the echo of the network's.
+            (Err(StoreError::Source { .. }), Err(error)) => Err(of_registry(&error).into()),
+            (Err(error), _) if error.is_content() || matches!(error, StoreError::Resumed { .. }) => {
+                if matches!(error, StoreError::DigestMismatch { .. }) {
+                    self.registry.distrust(&self.layer.descriptor.digest, hosts);
+                }
+                Err(Failure::Content { error: Box::new(error), hosts: hosts.to_vec() })
             }
+            (Err(error), _) => Err(of_store(&error).into()),
         }
-        Ok(&self.current)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.current.advance(amount.min(self.current.len()));
     }
 }
 
-/// Content that is there already.
-pub(crate) fn find(store: &Store, layer: &LayerPlan) -> Result<Option<Stored>, StoreError> {
-    use imagevol_store::ContentKey;
-    match &layer.form {
-        Form::Blob => store.find(&ContentKey::Blob(layer.descriptor.digest.clone())),
-        // The config's promise counts: a layer of that diffID is the layer, however it was compressed.
-        Form::Layer { diff_id: Some(diff_id), .. } => store.find(&ContentKey::Layer(diff_id.clone())),
-        Form::Layer { diff_id: None, .. } => store.find_layer(&layer.descriptor.digest),
+// === impl Failure ===
+
+impl From<ImageServiceError> for Failure {
+    fn from(error: ImageServiceError) -> Self {
+        Self::Step(error)
     }
+}
+
+impl From<Failure> for ImageServiceError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Step(error) => error,
+            Failure::Content { error, .. } => of_store(&error),
+        }
+    }
+}
+
+/// Content that is there already, if it is as long as the descriptor says.
+pub(crate) fn find(store: &Store, layer: &LayerPlan) -> Result<Option<Stored>, StoreError> {
+    let found = match &layer.form {
+        Form::Blob => store.find(&ContentKey::Blob(layer.descriptor.digest.clone()))?,
+        // The config's promise counts: a layer of that diffID is the layer, however it was compressed.
+        Form::Layer { diff_id: Some(diff_id), .. } => store.find(&ContentKey::Layer(diff_id.clone()))?,
+        Form::Layer { diff_id: None, .. } => store.find_layer(&layer.descriptor.digest)?,
+    };
+    let as_it_comes = matches!(&layer.form, Form::Blob | Form::Layer { compression: Compression::None, .. });
+    match found {
+        Some(stored) if as_it_comes && stored.content.size != layer.descriptor.size => {
+            Err(StoreError::SizeMismatch { expected: layer.descriptor.size, actual: stored.content.size })
+        }
+        found => Ok(found),
+    }
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T> {
+    let result = tokio::task::spawn_blocking(call).await;
+    result.map_err(|error| of_task(&error))?.map_err(|error| of_store(&error))
 }

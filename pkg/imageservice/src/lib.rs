@@ -6,8 +6,10 @@
 
 #![forbid(unsafe_code)]
 
+mod chunks;
 mod error;
 mod fetch;
+mod per_key;
 mod plan;
 mod pull;
 mod pulls;
@@ -16,4 +18,4 @@ mod staging;
 
 pub use plan::{LayerPlan, PlanError, plan};
 pub use pulls::RunningPull;
-pub use service::{Concurrency, EmbeddedImageService, Limits, Parts};
+pub use service::{Concurrency, EmbeddedImageService, Limits, Parts, SurvivorOf};

@@ -51,14 +51,15 @@ pub enum PlanError {
 }
 
 /// The part of an image configuration that counts here: nothing else of it is read.
+/// Go writes no list, or `null`, for an empty one.
 #[derive(Debug, Deserialize)]
 struct ImageConfig {
-    rootfs: RootFs,
+    rootfs: Option<RootFs>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RootFs {
-    diff_ids: Vec<Digest>,
+    diff_ids: Option<Vec<Digest>>,
 }
 
 /// Plans the layers of a manifest. `config` holds the bytes of the config for an image; an artifact's is not read.
@@ -71,7 +72,8 @@ pub fn plan(manifest: &Manifest, config: &[u8]) -> Result<Vec<LayerPlan>, PlanEr
 
 fn image(manifest: &Manifest, config: &[u8]) -> Result<Vec<LayerPlan>, PlanError> {
     let config: ImageConfig = serde_json::from_slice(config).map_err(PlanError::Config)?;
-    let (diff_ids, layers) = (config.rootfs.diff_ids, &manifest.layers);
+    let diff_ids = config.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
+    let layers = &manifest.layers;
     if diff_ids.len() != layers.len() {
         return Err(PlanError::LayerCount { diff_ids: diff_ids.len(), layers: layers.len() });
     }
@@ -106,3 +108,6 @@ fn artifact_layer(descriptor: &Descriptor) -> Result<LayerPlan, PlanError> {
     let name = String::from_utf8_lossy(title.path().as_bytes()).into_owned();
     Ok(LayerPlan { descriptor: descriptor.clone(), form: Form::Blob, title: Some(name) })
 }
+
+#[cfg(test)]
+mod tests;

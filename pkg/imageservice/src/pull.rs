@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use imagevol_api::auth::Credential;
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Digest, Reference};
 use imagevol_cri::progress::Blob;
 use imagevol_cri::{Holder, ImageServiceError, Progress, Result};
 use imagevol_registry::{Manifest, ManifestKind, Resolved};
-use imagevol_store::{ContentKey, Form, ImageKind, ImageRecord, LayerRecord, Stored};
+use imagevol_store::{ContentKey, Form, ImageKind, ImageRecord, LayerRecord, Store, Stored};
 
 use crate::EmbeddedImageService;
 use crate::error::{of_plan, of_registry, of_store};
-use crate::fetch::{self, Fetch};
+use crate::fetch::{self, Fetch, FetchError, FetchKey};
 use crate::plan::{LayerPlan, plan};
 use crate::service::Limits;
 
@@ -25,8 +26,12 @@ struct Layer {
     stored: Arc<Stored>,
 }
 
-/// What one flight of a blob leaves: shared by all that wait for it.
-pub(crate) type Fetched = Result<Arc<Stored>>;
+/// What binds a holder to an image.
+#[derive(Clone)]
+struct Wanted {
+    names: Vec<Reference>,
+    holder: Holder,
+}
 
 impl EmbeddedImageService {
     /// The registry is asked with this credential, whatever is here: that is the proof of the right to the image.
@@ -40,47 +45,56 @@ impl EmbeddedImageService {
         let _shown = self.pulls.show(reference.to_string(), progress.clone());
         let resolved = self.registry.resolve(reference, &self.platform, credential).await;
         let resolved = Arc::new(resolved.map_err(|error| of_registry(&error))?);
-        let names = names(reference, &resolved);
         check_sizes(&resolved.manifest, self.limits)?;
-        if let Some(known) = self.known(&resolved).await? {
-            return self.commit(known, names, holder).await;
+        let wanted = Wanted { names: names(reference, &resolved), holder: holder.clone() };
+        if let Some(image) = self.commit_present(&resolved.manifest_digest, &wanted).await? {
+            return Ok(image);
         }
-        let (manifest, config) = self.fetch_metadata(&resolved, credential).await?;
+        let (metadata, config) = self.fetch_metadata(&resolved, credential).await?;
         let plans = plan(&resolved.manifest, &config).map_err(|error| of_plan(&error))?;
         let layers = self.fetch_layers(&resolved, credential, plans, progress).await?;
-        let record = record(&resolved, &layers);
-        let image = self.commit(record, names, holder).await;
+        let image = self.commit(record(&resolved, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
-        drop((manifest, layers));
+        drop((metadata, layers));
         image
     }
 
-    async fn known(&self, resolved: &Resolved) -> Result<Option<ImageRecord>> {
-        let digest = resolved.manifest_digest.to_string();
-        self.blocking(move |store| store.resolve(&digest)).await
+    /// The image, if nothing of it has to be fetched.
+    async fn commit_present(&self, manifest: &Digest, wanted: &Wanted) -> Result<Option<ImageRecord>> {
+        let (manifest, Wanted { names, holder }) = (manifest.clone(), wanted.clone());
+        self.blocking(move |store| store.commit_present(&manifest, &names, &holder)).await
     }
 
-    async fn commit(&self, record: ImageRecord, names: Vec<Reference>, holder: &Holder) -> Result<ImageRecord> {
-        let holder = holder.clone();
-        self.blocking(move |store| store.commit_image(record, &names, &holder)).await
-    }
-
-    /// Manifest and config: small, kept as blobs.
-    async fn fetch_metadata(&self, resolved: &Resolved, credential: &Credential) -> Result<(Vec<Stored>, Vec<u8>)> {
-        let config = &resolved.manifest.config;
-        let config = self.registry.fetch_small(&resolved.reference, config, MAX_CONFIG_BYTES, credential).await;
-        let config = config.map_err(|error| of_registry(&error))?.to_vec();
-        let blobs = [
-            (resolved.manifest_digest.clone(), resolved.manifest_bytes.to_vec()),
-            (resolved.manifest.config.digest.clone(), config.clone()),
-        ];
-        let put = move |store: &imagevol_store::Store| {
-            blobs.iter().map(|(digest, bytes)| store.put_blob(digest, bytes)).collect()
+    /// An image is built by the first of those that pull it at once; the others find it.
+    async fn commit(&self, record: ImageRecord, wanted: Wanted) -> Result<ImageRecord> {
+        let turn = self.commits.get_or_make(record.manifest.clone(), tokio::sync::Mutex::default);
+        let turn = turn.lock_owned().await;
+        let commit = move |store: &Store| {
+            // Held by the work itself, which goes on if its caller goes away.
+            let _turn = turn;
+            store.commit_image(record, &wanted.names, &wanted.holder)
         };
+        self.blocking(commit).await
+    }
+
+    /// The manifest, and of an image its config: small, kept as blobs.
+    ///
+    /// An artifact's config is nobody's business here: it may be as large as its maker likes, and sloppy registries lack the empty one.
+    async fn fetch_metadata(&self, resolved: &Resolved, credential: &Credential) -> Result<(Vec<Stored>, Bytes)> {
+        let mut blobs = vec![(resolved.manifest_digest.clone(), resolved.manifest_bytes.clone())];
+        let mut config = Bytes::new();
+        if resolved.manifest.kind() == ManifestKind::Image {
+            let descriptor = &resolved.manifest.config;
+            let bytes = self.registry.fetch_small(&resolved.reference, descriptor, MAX_CONFIG_BYTES, credential).await;
+            config = bytes.map_err(|error| of_registry(&error))?;
+            blobs.push((descriptor.digest.clone(), config.clone()));
+        }
+        let put = move |store: &Store| blobs.iter().map(|(digest, bytes)| store.put_blob(digest, bytes)).collect();
         Ok((self.blocking(put).await?, config))
     }
 
-    /// Some blobs of one pull at once; the node's limit is held by each fetch.
+    /// Some blobs of one pull at once; the node's limit is held by each fetch. Whoever waits for it is served in the order in which he came,
+    /// so that a pull of many layers is never more than its few ahead of another.
     async fn fetch_layers(
         &self,
         resolved: &Arc<Resolved>,
@@ -88,51 +102,62 @@ impl EmbeddedImageService {
         plans: Vec<LayerPlan>,
         progress: &Progress,
     ) -> Result<Vec<Layer>> {
-        let counters: Vec<Blob> =
-            plans.iter().map(|plan| progress.blob(&plan.descriptor.digest, plan.descriptor.size)).collect();
-        let fetches = plans.into_iter().zip(counters).map(|(layer, progress)| {
-            let fetch = Fetch {
-                registry: Arc::clone(&self.registry),
-                store: self.store.clone(),
-                reference: resolved.reference.clone(),
-                credential: credential.clone(),
-                layer,
-                progress,
-            };
-            async move {
-                let plan = fetch.layer.clone();
-                Ok(Layer { stored: self.fetch_once(fetch).await?, plan })
-            }
+        let fetches: Vec<Fetch> = plans.into_iter().map(|layer| self.fetch(resolved, credential, layer)).collect();
+        for fetch in &fetches {
+            progress.show(&fetch.progress);
+        }
+        let fetches = fetches.into_iter().map(|fetch| async move {
+            let stored = self.fetch_once(&fetch).await?;
+            Ok(Layer { plan: fetch.layer, stored })
         });
-        stream::iter(fetches).buffered(self.concurrency.blobs_per_pull).try_collect().await
+        stream::iter(fetches).buffered(self.concurrency.blobs_per_pull.max(1)).try_collect().await
     }
 
-    /// Joins whoever fetches the same blob. If that fails with the other's credential, this one's is tried.
-    async fn fetch_once(&self, fetch: Fetch) -> Result<Arc<Stored>> {
-        if let Some(stored) = self.find(&fetch.layer).await? {
-            fetch.progress.finish();
+    fn fetch(&self, resolved: &Resolved, credential: &Credential, layer: LayerPlan) -> Fetch {
+        let (digest, size) = (&layer.descriptor.digest, layer.descriptor.size);
+        Fetch {
+            registry: Arc::clone(&self.registry),
+            store: self.store.clone(),
+            reference: resolved.reference.clone(),
+            credential: credential.clone(),
+            progress: self.counters.get_or_make(FetchKey::of(&layer), || Blob::new(digest, size)),
+            layer,
+        }
+    }
+
+    /// Joins whoever fetches the same blob. If that fails where this pull may not, it is this one's turn, or another's that waits.
+    async fn fetch_once(&self, fetch: &Fetch) -> Result<Arc<Stored>> {
+        loop {
+            let (result, mine) = self.fly(fetch).await;
+            match result {
+                Ok(stored) => {
+                    fetch.progress.finish();
+                    return Ok(stored);
+                }
+                Err(failed) if !mine && failed.spares(&fetch.reference) => {}
+                Err(failed) => return Err(failed.error),
+            }
+        }
+    }
+
+    /// One flight's result, and whether it was started here.
+    async fn fly(&self, fetch: &Fetch) -> (Result<Arc<Stored>, FetchError>, bool) {
+        let mut mine = false;
+        let flight = || {
+            mine = true;
+            self.clone().make_present(fetch.clone())
+        };
+        let result = self.blobs.run(FetchKey::of(&fetch.layer), flight).await;
+        (result.unwrap_or_else(|| Err(fetch.error(ImageServiceError::Cancelled))), mine)
+    }
+
+    async fn make_present(self, fetch: Fetch) -> Result<Arc<Stored>, FetchError> {
+        if let Some(stored) = self.find(&fetch.layer).await.map_err(|error| fetch.error(error))? {
             return Ok(Arc::new(stored));
         }
-        let progress = fetch.progress.clone();
-        let joined = self.blobs.is_running(&fetch.layer.descriptor.digest);
-        match self.fly(fetch.clone()).await {
-            Err(_) if joined => self.fly(fetch).await,
-            result => result,
-        }
-        .inspect(|_| progress.finish())
-    }
-
-    async fn fly(&self, fetch: Fetch) -> Result<Arc<Stored>> {
-        let (service, key) = (self.clone(), fetch.layer.descriptor.digest.clone());
-        let flight = move || async move {
-            // Present by now, if another flight has just landed.
-            if let Some(stored) = service.find(&fetch.layer).await? {
-                return Ok(Arc::new(stored));
-            }
-            let _permit = service.permits.acquire().await.map_err(|_| ImageServiceError::Cancelled)?;
-            fetch.run().await
-        };
-        self.blobs.run(key, flight).await.unwrap_or(Err(ImageServiceError::Cancelled))
+        let permit = self.permits.acquire().await;
+        let _permit = permit.map_err(|_| fetch.error(ImageServiceError::Cancelled))?;
+        fetch.run().await
     }
 
     async fn find(&self, layer: &LayerPlan) -> Result<Option<Stored>> {
@@ -143,7 +168,7 @@ impl EmbeddedImageService {
     /// Runs a call of the store on a blocking thread.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&imagevol_store::Store) -> imagevol_store::Result<T> + Send + 'static,
+        call: impl FnOnce(&Store) -> imagevol_store::Result<T> + Send + 'static,
     ) -> Result<T> {
         let store = self.store.clone();
         let result = tokio::task::spawn_blocking(move || call(&store)).await;
@@ -158,7 +183,7 @@ fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
             message: format!("{what} is {size} bytes long, and at most {limit} are allowed"),
         })
     };
-    for layer in manifest.layers.iter().filter(|layer| layer.size > limits.max_blob_bytes) {
+    if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > limits.max_blob_bytes) {
         return too_large(&format!("layer {}", layer.digest), layer.size, limits.max_blob_bytes);
     }
     let total = manifest.layers.iter().fold(0_u64, |total, layer| total.saturating_add(layer.size));

@@ -1,25 +1,26 @@
 //! The service itself: the contracts of `cri`, met over registry, store and mounts.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, Reference};
 use imagevol_base::{Holder, SingleFlight, Supervisor};
+use imagevol_cri::progress::Blob;
 use imagevol_cri::{
     FilesystemUsage, Image, ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, ImageSpec,
     MountRequest, Progress, Result,
 };
 use imagevol_mount::{Attributes, Backend, DetachedMount, Interface};
 use imagevol_registry::{Platform, Registry};
-use imagevol_store::{ImageRecord, Store};
+use imagevol_store::{ImageRecord, Store, Stored};
 use tokio::sync::Semaphore;
 
-use crate::error::{chain, of_mount};
-use crate::pull::Fetched;
+use crate::error::chain;
+use crate::fetch::{FetchError, FetchKey};
+use crate::per_key::PerKey;
 use crate::pulls::{Pulls, RunningPull};
 use crate::staging::Staging;
 
@@ -43,6 +44,9 @@ pub struct Limits {
     pub max_image_bytes: u64,
 }
 
+/// Where a holder's volume is mounted, if it has one. What is mounted there is the image that the holder's row is bound to, or nothing.
+pub type SurvivorOf = Arc<dyn Fn(&Holder) -> Option<PathBuf> + Send + Sync>;
+
 /// What the service is built from.
 pub struct Parts {
     /// Content and rows.
@@ -55,6 +59,8 @@ pub struct Parts {
     pub backend: Backend,
     /// Where images are staged.
     pub staging_dir: PathBuf,
+    /// Where volumes are mounted: an image whose staging mount is gone is cloned from one of them.
+    pub survivor_of: SurvivorOf,
     /// Which image of an index fits.
     pub platform: Platform,
     /// Limits of downloads.
@@ -74,7 +80,11 @@ pub struct EmbeddedImageService {
     pub(crate) concurrency: Concurrency,
     pub(crate) limits: Limits,
     pub(crate) permits: Arc<Semaphore>,
-    pub(crate) blobs: Arc<SingleFlight<Digest, Fetched>>,
+    pub(crate) blobs: Arc<SingleFlight<FetchKey, Result<Arc<Stored>, FetchError>>>,
+    /// Of one download, for all pulls that wait for it.
+    pub(crate) counters: Arc<PerKey<FetchKey, Blob>>,
+    /// Taken while an image is committed: it is built once, whoever pulls it.
+    pub(crate) commits: Arc<PerKey<Digest, tokio::sync::Mutex<()>>>,
     pub(crate) pulls: Pulls,
     staging: Arc<Staging>,
 }
@@ -102,7 +112,14 @@ impl Default for Limits {
 impl EmbeddedImageService {
     /// Builds the service.
     pub fn new(parts: Parts) -> Self {
-        let staging = Staging::new(parts.store.clone(), parts.mounts, parts.backend, parts.staging_dir);
+        let staging = Staging {
+            store: parts.store.clone(),
+            mounts: parts.mounts,
+            backend: parts.backend,
+            dir: parts.staging_dir,
+            survivor_of: parts.survivor_of,
+            staged: Mutex::default(),
+        };
         Self {
             store: parts.store,
             registry: parts.registry,
@@ -111,6 +128,8 @@ impl EmbeddedImageService {
             limits: parts.limits,
             permits: Arc::new(Semaphore::new(parts.concurrency.blobs_per_node.max(1))),
             blobs: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
+            counters: Arc::default(),
+            commits: Arc::default(),
             pulls: Pulls::default(),
             staging: Arc::new(staging),
         }
@@ -132,34 +151,21 @@ impl EmbeddedImageService {
         self.blocking_mount(move || staging.unstage_unused()).await
     }
 
-    /// The image that a name leads to.
+    /// The image that a name leads to: a tag, a digest of its repository, or its own digest.
     pub async fn find_image(&self, name: &str) -> Result<Option<ImageRecord>> {
-        let names = lookup_names(name);
-        self.blocking(move |store| {
-            for name in names {
-                if let Some(image) = store.resolve(&name)? {
-                    return Ok(Some(image));
-                }
-            }
-            Ok(None)
-        })
-        .await
+        let name = name.to_owned();
+        self.blocking(move |store| store.resolve(&name)).await
     }
 
     /// Removes a name or an image; says what went.
     pub async fn remove_image(&self, name: &str) -> Result<imagevol_store::Removed> {
-        let image = self.find_image(name).await?;
-        let not_found = || ImageServiceError::NotFound { message: format!("no image {name:?} on this node") };
-        let image = image.ok_or_else(not_found)?;
-        let staging = Arc::clone(&self.staging);
-        let manifest = image.manifest.clone();
-        self.blocking_mount(move || staging.unstage_if_unused(&manifest)).await?;
-        let names = lookup_names(name);
-        self.blocking(move |store| {
-            let known = names.iter().find(|name| store.resolve(name).is_ok_and(|image| image.is_some()));
-            store.remove(known.map_or(name_of(&image).as_str(), String::as_str))
-        })
-        .await
+        if let Some(image) = self.find_image(name).await? {
+            let staging = Arc::clone(&self.staging);
+            // What is mounted is not removed.
+            self.blocking_mount(move || staging.unstage_if_unused(&image.manifest)).await?;
+        }
+        let name = name.to_owned();
+        self.blocking(move |store| store.remove(&name)).await
     }
 
     async fn blocking_mount<T: Send + 'static>(&self, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -188,16 +194,8 @@ impl std::fmt::Debug for Parts {
 #[async_trait]
 impl ImageService for EmbeddedImageService {
     async fn list(&self) -> Result<Vec<Image>> {
-        self.blocking(|store| {
-            let mut names: BTreeMap<Digest, Vec<String>> = BTreeMap::new();
-            let images = store.images()?;
-            for image in &images {
-                names.insert(image.manifest.clone(), store.names_of(&image.manifest)?);
-            }
-            let image = |record: &ImageRecord| to_image(record, names.remove(&record.manifest).unwrap_or_default());
-            Ok(images.iter().map(image).collect())
-        })
-        .await
+        let images = self.blocking(Store::images_with_names).await?;
+        Ok(images.into_iter().map(|(record, names)| to_image(&record, names)).collect())
     }
 
     async fn status(&self, image: &ImageSpec) -> Result<Option<Image>> {
@@ -281,26 +279,8 @@ impl ImageMounts for EmbeddedImageService {
         let staging = Arc::clone(&self.staging);
         let (image, sub_path) = (request.image.digest().clone(), request.sub_path.cloned());
         let attributes = Attributes { exec: request.exec };
-        self.blocking_mount(move || {
-            let staged = staging.stage(&image)?;
-            staging.mounts().clone_of(&staged, sub_path.as_ref(), attributes).map_err(|error| of_mount(&error))
-        })
-        .await
+        self.blocking_mount(move || staging.mount(&image, sub_path.as_ref(), attributes)).await
     }
-}
-
-/// What a caller's name may be known as: a digest decides over a tag beside it; a bare digest is an image's identity.
-fn lookup_names(name: &str) -> Vec<String> {
-    let Ok(reference) = Reference::parse(name) else { return vec![name.to_owned()] };
-    match reference.digest() {
-        Some(digest) => vec![reference.at_digest(digest).to_string()],
-        None if name.parse::<Digest>().is_ok() => vec![name.to_owned()],
-        None => vec![reference.with_default_tag().to_string()],
-    }
-}
-
-fn name_of(image: &ImageRecord) -> String {
-    image.manifest.to_string()
 }
 
 fn to_image(record: &ImageRecord, names: Vec<String>) -> Image {

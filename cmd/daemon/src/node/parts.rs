@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use imagevol_api::config::{ImageBackend, ImagevolConfiguration};
-use imagevol_base::{EventRecorder, PodSet, Supervisor};
+use imagevol_base::{EventRecorder, Holder, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
 use imagevol_images::{
     BackoffLimits, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager, PullRate, VerificationPolicy,
 };
-use imagevol_imageservice::{Concurrency, EmbeddedImageService};
+use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
 use imagevol_mount::{Backend, Exec, Interface, Requested};
 use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
+use imagevol_volume::Host;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +91,7 @@ pub(super) fn image_service(
         mounts,
         backend: opened.backend,
         staging_dir: config.run_dir.join("staging"),
+        survivor_of: survivor_of(config, &mounts),
         platform: platform(config),
         concurrency: Concurrency {
             blobs_per_pull: size(config.max_blobs_per_pull),
@@ -102,6 +104,15 @@ pub(super) fn image_service(
         },
         supervisor: supervisor.child("imageservice"),
     }))
+}
+
+/// Where a holder's volume is mounted, if it is a volume.
+fn survivor_of(config: &ImagevolConfiguration, mounts: &Arc<dyn Interface>) -> SurvivorOf {
+    let host = Host::new(config.root_dir(), Arc::clone(mounts));
+    Arc::new(move |holder: &Holder| match holder {
+        Holder::Volume { pod, volume } => Some(host.volume_path(pod, volume)),
+        Holder::Command { .. } => None,
+    })
 }
 
 fn registry_config(config: &ImagevolConfiguration) -> anyhow::Result<RegistryConfig> {

@@ -1,0 +1,10 @@
+//! The service over a fake registry and a real store; mounts are the running kernel's.
+
+#[cfg(test)]
+mod content;
+#[cfg(test)]
+mod mounts;
+#[cfg(test)]
+mod sharing;
+#[cfg(test)]
+mod support;
