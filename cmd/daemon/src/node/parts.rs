@@ -88,10 +88,10 @@ pub(super) fn image_service(
     Ok(EmbeddedImageService::new(imagevol_imageservice::Parts {
         store: opened.store.clone(),
         registry: Arc::new(registry),
+        survivor_of: survivor_of(config, &mounts),
         mounts,
         backend: opened.backend,
         staging_dir: config.run_dir.join("staging"),
-        survivor_of: survivor_of(config, &mounts),
         platform: platform(config),
         concurrency: Concurrency {
             blobs_per_pull: size(config.max_blobs_per_pull),
