@@ -1,1 +1,1 @@
-//! The daemon killed at random moments.
+//! The daemon killed at random moments; all of it is in `tests/kill`.

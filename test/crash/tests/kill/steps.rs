@@ -1,0 +1,109 @@
+//! The steps of one mount and of one unmount, one after the other: each is interrupted once, and after each nothing is left.
+
+use imagevol_test_support::daemon::own_mounts;
+use imagevol_test_support::registry::{Fault, Gate};
+use nix::sys::signal::Signal;
+use rstest::rstest;
+
+use crate::catalog::{Fate, Served};
+use crate::moment::Moment;
+use crate::random;
+use crate::runs::{Crash, Operation, Plan, say};
+
+/// A moment by its number.
+type Steps = fn(usize) -> Moment;
+/// Where a pull is held.
+type Place = fn(&Served) -> (String, Fault, Gate);
+
+fn plan(operation: Operation, moment: Moment) -> Plan {
+    Plan { operations: vec![operation], moment, signal: Signal::SIGKILL, gate: None, again: Vec::new() }
+}
+
+/// A pod with an image of layers and an artifact, both new.
+fn apply(crash: &mut Crash) -> (usize, Operation) {
+    let image = crash.catalog.make_image(&mut crash.random, Fate::Good);
+    let artifact = crash.catalog.make_artifact(&mut crash.random, Fate::Good);
+    let pod = crash.world.make_pod(&mut crash.random, &crash.catalog, &[image, artifact]);
+    (artifact, Operation::Apply(Box::new(pod)))
+}
+
+fn begin(what: &str) -> Option<Crash> {
+    if !own_mounts(what) {
+        return None;
+    }
+    let seed = random::seed();
+    say(&format!("crash {what}: IMAGEVOL_CRASH_SEED={seed}"));
+    Some(Crash::new(seed))
+}
+
+#[rstest]
+#[case::files(Moment::Files, 1..=40)]
+#[case::mounts(Moment::Mounts, 1..=6)]
+#[case::requests(Moment::Requests, 1..=8)]
+fn a_mount_is_interrupted_at_every_step(#[case] moment: Steps, #[case] steps: std::ops::RangeInclusive<usize>) {
+    let Some(mut crash) = begin("mounts") else { return };
+    for step in steps {
+        let (_, operation) = apply(&mut crash);
+        crash.run(plan(operation, moment(step)));
+        crash.empty();
+    }
+    crash.tell("mounts");
+}
+
+#[rstest]
+#[case::files(Moment::Files, 1..=12)]
+#[case::mounts(Moment::Mounts, 1..=5)]
+fn an_unmount_is_interrupted_at_every_step(#[case] moment: Steps, #[case] steps: std::ops::RangeInclusive<usize>) {
+    let Some(mut crash) = begin("unmounts") else { return };
+    for step in steps {
+        let (_, operation) = apply(&mut crash);
+        crash.live(operation);
+        crash.run(plan(Operation::Delete, moment(step)));
+        crash.empty();
+    }
+    crash.tell("unmounts");
+}
+
+#[rstest]
+#[case::files(Moment::Files)]
+fn a_recovery_is_interrupted_at_every_step(#[case] moment: Steps) {
+    let Some(mut crash) = begin("recoveries") else { return };
+    for step in 1..=12 {
+        let (_, operation) = apply(&mut crash);
+        let again = vec![moment(step), moment(2 * step)];
+        crash.run(Plan { again, ..plan(operation, moment(4 * step)) });
+        crash.empty();
+    }
+    crash.tell("recoveries");
+}
+
+fn hold(part: String) -> (String, Fault, Gate) {
+    let gate = Gate::new();
+    (part, Fault::Hold(gate.clone()), gate)
+}
+
+fn stall(image: &Served, at: impl FnOnce(u64) -> u64) -> (String, Fault, Gate) {
+    let (gate, (blob, size)) = (Gate::new(), &image.blobs[0]);
+    (format!("/{}/blobs/{blob}", image.repository), Fault::StallAt(at(*size), gate.clone()), gate)
+}
+
+#[rstest]
+#[case::before_the_manifest(|image: &Served| hold(format!("/{}/manifests/", image.repository)))]
+#[case::before_the_first_blob(|image: &Served| hold(format!("/{}/blobs/{}", image.repository, image.blobs[0].0)))]
+#[case::before_the_last_blob(|image: &Served| hold(format!("/{}/blobs/{}", image.repository, image.blobs.last().unwrap().0)))]
+#[case::before_the_first_byte(|image: &Served| stall(image, |_| 0))]
+#[case::after_the_first_byte(|image: &Served| stall(image, |_| 1))]
+#[case::in_the_middle(|image: &Served| stall(image, |size| size / 2))]
+#[case::before_the_last_byte(|image: &Served| stall(image, |size| size - 1))]
+fn a_pull_is_interrupted_where_the_registry_stands(#[case] place: Place) {
+    let Some(mut crash) = begin("pulls") else { return };
+    for _ in 0..2 {
+        let (artifact, operation) = apply(&mut crash);
+        let (part, fault, gate) = place(crash.catalog.image(artifact));
+        crash.catalog.registry.faults().once(&part, fault);
+        let moment = Moment::Gate(gate.clone());
+        crash.run(Plan { gate: Some(gate), ..plan(operation, moment) });
+    }
+    crash.empty();
+    crash.tell("pulls");
+}
