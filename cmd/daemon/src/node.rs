@@ -11,7 +11,7 @@ use imagevol_api::daemon::Version;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, Supervisor};
 use imagevol_controlplane::ControlPlane;
-use imagevol_images::{ImageManager, NodeCredentials};
+use imagevol_images::{ImageManager, InstrumentedImageService, NodeCredentials};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
 use imagevol_volume::{Host, ImagePlugin, PluginManager};
@@ -20,6 +20,9 @@ use tokio::sync::watch;
 
 pub(crate) use metrics::Metrics;
 
+/// The image service as the kubelet's code sees it: every operation is counted.
+pub(crate) type Images = InstrumentedImageService<EmbeddedImageService>;
+
 /// What handlers need. Clones are the same node.
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -27,7 +30,7 @@ pub(crate) struct Node {
     pub(crate) backend: Backend,
     pub(crate) config: Arc<ImagevolConfiguration>,
     pub(crate) control: ControlPlane,
-    pub(crate) images: Arc<ImageManager<EmbeddedImageService>>,
+    pub(crate) images: Arc<ImageManager<Images>>,
     pub(crate) service: Arc<EmbeddedImageService>,
     pub(crate) credentials: Arc<NodeCredentials>,
     pub(crate) mounts: Arc<dyn Interface>,
@@ -55,10 +58,12 @@ impl Node {
         let control = control.context("control plane")?;
         let events: Arc<dyn EventRecorder> = Arc::new(control.recorder());
         let metrics = Arc::new(Metrics::default());
-        let images = parts::image_manager(config, &service, &control, &events, &metrics)?;
+        let counted = InstrumentedImageService::new((*service).clone(), metrics.operations.clone());
+        let counted = Arc::new(counted);
+        let images = parts::image_manager(config, &counted, &control, &events, &metrics)?;
         images.recover().await.context("pull records")?;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
-        let plugin = ImagePlugin::new(Arc::clone(&images), Arc::clone(&service), host.clone(), parts::exec(config));
+        let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
         let (manager, reports) = VolumeManager::new(imagevol_volumemanager::Parts {
             plugins: PluginManager::new(vec![Arc::new(plugin)]),
             host: host.clone(),
@@ -102,6 +107,8 @@ impl Node {
         });
         let (service, pods, token) = (Arc::clone(&self.service), self.control.served_pods(), self.supervisor.token());
         self.supervisor.spawn("staging", parts::unstage_when_known(service, pods, token));
+        let expiry = parts::expire_unfinished(self.service.store().clone(), self.supervisor.token());
+        self.supervisor.spawn("expiry", expiry);
     }
 
     /// What became of every pod's volumes.

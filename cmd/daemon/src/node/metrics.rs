@@ -6,6 +6,7 @@ use prometheus_client::registry::Registry;
 #[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) images: imagevol_images::Metrics,
+    pub(crate) operations: imagevol_images::OperationMetrics,
     pub(crate) volumes: imagevol_volumemanager::Metrics,
     registry: Registry,
 }
@@ -14,11 +15,13 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let (images, volumes) = (imagevol_images::Metrics::default(), imagevol_volumemanager::Metrics::default());
+        let (images, operations) = (imagevol_images::Metrics::default(), imagevol_images::OperationMetrics::default());
+        let volumes = imagevol_volumemanager::Metrics::default();
         let mut registry = Registry::default();
         images.register(&mut registry);
+        operations.register(&mut registry);
         volumes.register(&mut registry);
-        Self { images, volumes, registry }
+        Self { images, operations, volumes, registry }
     }
 }
 

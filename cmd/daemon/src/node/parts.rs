@@ -21,7 +21,7 @@ use imagevol_volume::Host;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Metrics;
+use super::{Images, Metrics};
 
 /// A timeout that nobody lives to see: clocks can be asked to add it without overflow.
 const FOR_EVER: Duration = Duration::from_hours(10 * 365 * 24);
@@ -149,11 +149,11 @@ pub(super) fn control_settings(config: &ImagevolConfiguration, node_name: &str) 
 
 pub(super) fn image_manager(
     config: &ImagevolConfiguration,
-    service: &Arc<EmbeddedImageService>,
+    service: &Arc<Images>,
     control: &ControlPlane,
     events: &Arc<dyn EventRecorder>,
     metrics: &Metrics,
-) -> anyhow::Result<Arc<ImageManager<EmbeddedImageService>>> {
+) -> anyhow::Result<Arc<ImageManager<Images>>> {
     let policy = config.image_pull_credentials_verification_policy;
     let policy = VerificationPolicy::new(policy, &config.preloaded_images_verification_allowlist)?;
     let records = PullManager::open(&config.state_dir, policy, metrics.images.clone());
@@ -200,6 +200,30 @@ pub(super) async fn unstage_when_known(
     };
     if known && let Err(error) = service.unstage_unused().await {
         tracing::error!(%error, "cannot unmount staged images that nobody uses");
+    }
+}
+
+/// Content that no image names and downloads that nobody goes on with end after a day; looked at this often.
+const EXPIRY_CHECK: Duration = Duration::from_hours(1);
+
+/// Lets unfinished content expire for as long as the daemon runs; at start the store does it itself.
+pub(super) async fn expire_unfinished(store: Store, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(EXPIRY_CHECK) => {}
+        }
+        let store = store.clone();
+        match tokio::task::spawn_blocking(move || store.expire()).await {
+            Ok(Ok(removed)) if removed.freed_bytes > 0 => {
+                tracing::info!(bytes = removed.freed_bytes, "unfinished content has expired");
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "unfinished content cannot expire")
+            }
+            Err(error) => tracing::error!(%error, "unfinished content cannot expire"),
+        }
     }
 }
 
