@@ -10,7 +10,7 @@ BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # The whole workspace, with the features that the tests use too: nothing is compiled twice.
 BUILD := cargo build --locked --workspace
 
-.PHONY: all build release demo test verify docs install clean help
+.PHONY: all build release demo test bench verify docs install clean help
 
 all: build
 
@@ -29,6 +29,11 @@ test: ## Install what is missing, and run every test; as root, those with real m
 	hack/install-deps test
 	$(BUILD)
 	cargo test --workspace --locked
+
+bench: ## Ratios against other tools and what the machine allows, in half an hour (BENCH="--rounds 1 --mib 64 tiny")
+	hack/install-deps test
+	cargo build --locked --release --package imagevold --package imagevol --package imagevol-test-bench
+	$(if $(filter 0,$(shell id -u)),,sudo) $(TARGET_DIR)/release/imagevol-bench $(BENCH)
 
 verify: ## Formatting, lints, floors, lengths, words, licences, rustdoc
 	hack/verify

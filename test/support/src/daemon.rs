@@ -138,7 +138,8 @@ impl Daemon {
         let config = self.dir().join("config.yaml");
         let head = "apiVersion: imagevol.dev/v1alpha1\nkind: ImagevolConfiguration\n";
         std::fs::write(&config, format!("{head}{}", self.config)).expect("write the configuration");
-        let log = std::fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("open the log");
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.dir().join("log")).expect("open the log");
         let mut command = Command::new(program("imagevold"));
         command.arg("--config").arg(&config).args(self.dir_flags()).args(["--metrics-address", "127.0.0.1:0"]);
         command.args(&self.flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -233,8 +234,12 @@ impl Daemon {
 
     fn dir_flags(&self) -> Vec<String> {
         let flag = |name: &str, place: &str| [name.to_owned(), self.dir().join(place).display().to_string()];
-        let places =
-            [("--state-dir", "state"), ("--run-dir", "run"), ("--root-dir", "kubelet"), ("--manifest-dir", "manifests")];
+        let places = [
+            ("--state-dir", "state"),
+            ("--run-dir", "run"),
+            ("--root-dir", "kubelet"),
+            ("--manifest-dir", "manifests"),
+        ];
         places.into_iter().flat_map(|(name, place)| flag(name, place)).collect()
     }
 }
@@ -266,15 +271,19 @@ impl Drop for Daemon {
 impl Ran {
     fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { ok: output.status.success(), code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Self {
+            ok: output.status.success(),
+            code: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
     }
 }
 
-/// A program of this workspace, beside the running test: `target/<profile>/deps/<test>` -> `target/<profile>/<name>`.
+/// A program of this workspace, beside what runs now: a test (`target/<profile>/deps/<test>`) or a program (`target/<profile>/<program>`).
 fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap_or_default();
-    let profile = test.parent().and_then(Path::parent).unwrap_or(Path::new("."));
-    let program = profile.join(name);
-    assert!(program.is_file(), "{} is not built: run `make build` first", program.display());
-    program
+    let running = std::env::current_exe().unwrap_or_default();
+    let found = running.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|program| program.is_file());
+    assert!(found.is_some(), "{name} is not built beside {}: run `make build` first", running.display());
+    found.unwrap_or_default()
 }

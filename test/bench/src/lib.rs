@@ -1,1 +1,0 @@
-//! Ratios against other tools and against what the machine allows.
