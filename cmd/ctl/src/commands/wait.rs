@@ -12,8 +12,12 @@ use crate::session::{self, Failures, Session};
 use crate::target::{Resource, Target};
 use crate::text;
 
-/// How long between two looks: short for a person, and next to nothing for the daemon, which answers from memory.
-const INTERVAL: Duration = Duration::from_millis(250);
+/// How long between the first looks: a pod whose image is present takes about as long.
+const SHORTEST: Duration = Duration::from_millis(5);
+/// How long between two looks at most: short for a person, and next to nothing for the daemon, which answers from memory.
+const LONGEST: Duration = Duration::from_millis(250);
+/// Between two looks lies this part of the time waited so far, so that looking adds little to what is waited for.
+const PART: u32 = 8;
 
 /// Waits for each pod in turn, each with the whole timeout, as kubectl does.
 pub(super) async fn run(session: &Session, arguments: &Wait) -> Result<()> {
@@ -36,12 +40,17 @@ async fn one(session: &Session, arguments: &Wait, name: &str) -> Result<()> {
         if is_met(&pod, name, arguments.condition)? {
             return Ok(());
         }
-        let next = Instant::now() + INTERVAL;
+        let next = Instant::now() + interval(start.elapsed());
         if deadline.is_some_and(|deadline| next > deadline) {
             return last_look(session, arguments, (name, deadline)).await;
         }
         sleep_until(next).await;
     }
+}
+
+/// How long until the next look, after so long a wait.
+fn interval(waited: Duration) -> Duration {
+    (waited / PART).clamp(SHORTEST, LONGEST)
 }
 
 /// One more look when time is up, so that what happened in the last moment counts.
