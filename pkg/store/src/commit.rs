@@ -172,10 +172,10 @@ fn write_rows(write: Write<'_>, image: ImageRecord, wanted: Wanted<'_>) -> Resul
         write.put_name(&name.to_string(), &image.manifest)?;
     }
     let key = wanted.holder.to_string();
-    let row: Option<Reference> = write.get(REFERENCES, &key)?;
-    let fallback = || wanted.names.first().map_or_else(|| image.manifest.to_string(), ToString::to_string);
-    let row = row.unwrap_or_else(|| Reference { reference: fallback(), image: None, since: now() });
-    write.put(REFERENCES, &key, &Reference { image: Some(image.manifest.clone()), ..row })?;
+    // A holder that has given its row up meanwhile gets none back: nobody would take it away again.
+    if let Some(row) = write.get::<Reference>(REFERENCES, &key)? {
+        write.put(REFERENCES, &key, &Reference { image: Some(image.manifest.clone()), ..row })?;
+    }
     // Killed before this: nothing has happened but the file.
     write.commit()?;
     Ok(image)

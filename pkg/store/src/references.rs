@@ -49,15 +49,15 @@ impl Store {
         write.commit()
     }
 
-    /// Ties the holder's row to an image, if that is present in the same transaction. `false` if it is not.
+    /// Ties the holder's row to an image, if both are there in the same transaction; else `false`. A holder that has given its row
+    /// up meanwhile gets none back: nobody would take it away again.
     pub fn bind(&self, holder: &Holder, image: &Digest) -> Result<bool> {
         let key = holder.to_string();
         let write = self.rows().write()?;
         if write.get::<ImageRecord>(IMAGES, &image.to_string())?.is_none() {
             return Ok(false);
         }
-        let row: Option<Reference> = write.get(REFERENCES, &key)?;
-        let row = row.unwrap_or_else(|| Reference { reference: image.to_string(), image: None, since: now() });
+        let Some(row) = write.get::<Reference>(REFERENCES, &key)? else { return Ok(false) };
         if row.image.as_ref() != Some(image) {
             write.put(REFERENCES, &key, &Reference { image: Some(image.clone()), ..row })?;
             write.commit()?;

@@ -220,7 +220,7 @@ pub(super) async fn expire_unfinished(store: Store, cancel: CancellationToken) {
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "unfinished content cannot expire")
+                tracing::error!(error = &error as &dyn std::error::Error, "unfinished content cannot expire");
             }
             Err(error) => tracing::error!(%error, "unfinished content cannot expire"),
         }

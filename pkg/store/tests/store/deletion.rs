@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use imagevol_store::{Compression, ContentKey, ImageKind, StoreError};
 
 use crate::support::{
-    Piece, Scratch, command, content_files, digest_name, kind, layer_key, manifest_of, names, pull, record, reference,
-    small_tar, tag, volume,
+    Held as _, Piece, Scratch, command, content_files, digest_name, kind, layer_key, manifest_of, names, pull, record,
+    reference, small_tar, tag, volume,
 };
 
 fn shared() -> Piece {
@@ -40,7 +40,7 @@ fn shared_layers_stay_and_freed_bytes_are_exact() {
 fn one_of_two_tags_goes_alone_even_if_the_image_is_in_use() {
     let scratch = Scratch::new();
     let image = pull(scratch.store(), "a", &[shared()]);
-    scratch.store().commit_image(image, &[reference("r.example:5000/b:1")], &volume("v")).unwrap();
+    scratch.store().commit_held(image, &[reference("r.example:5000/b:1")], &volume("v")).unwrap();
     let removed = scratch.store().remove(&tag("a")).unwrap();
     assert_eq!((removed.images.len(), removed.freed_bytes), (0, 0));
     assert!(scratch.store().resolve(&tag("a")).unwrap().is_none());
@@ -56,7 +56,7 @@ fn an_image_in_use_names_its_holders_and_loses_nothing() {
     let scratch = Scratch::new();
     let image = pull(scratch.store(), "a", &[shared()]);
     for name in ["v", "w"] {
-        assert!(scratch.store().bind(&volume(name), &image.manifest).unwrap());
+        assert!(scratch.store().bind_held(&volume(name), &image.manifest).unwrap());
     }
     let before = content_files(scratch.dir.path());
     for name in [tag("a"), image.manifest.to_string()] {
@@ -78,7 +78,7 @@ fn content_that_a_pull_has_found_stays_and_expires_unused() {
     // The pull goes on with it.
     let (record, leases) = record(scratch.store(), "b", ImageKind::Image, &[shared()]);
     drop(lease);
-    scratch.store().commit_image(record, &names("b"), &command(1)).unwrap();
+    scratch.store().commit_held(record, &names("b"), &command(1)).unwrap();
     drop(leases);
     scratch.assert_sound();
 }
@@ -88,7 +88,7 @@ fn a_tag_that_moved_meanwhile_does_not_take_the_old_image_along() {
     let scratch = Scratch::new();
     pull(scratch.store(), "old", &[Piece::blob(b"old")]);
     let new = pull(scratch.store(), "new", &[Piece::blob(b"new")]);
-    scratch.store().commit_image(new, &[reference(&tag("old"))], &command(1)).unwrap();
+    scratch.store().commit_held(new, &[reference(&tag("old"))], &command(1)).unwrap();
     scratch.store().release(&command(1)).unwrap();
     assert_eq!(scratch.store().remove(&tag("old")).unwrap().names, [tag("old")]);
     assert_eq!(scratch.store().images().unwrap().len(), 2);
@@ -114,7 +114,7 @@ fn commits_and_removals_do_not_tear() {
             scope.spawn(move || {
                 for _ in 0..12 {
                     let (record, leases) = record(store, "a", ImageKind::Artifact, &[shared(), Piece::blob(b"x")]);
-                    let image = store.commit_image(record, &names("a"), &command(id)).unwrap();
+                    let image = store.commit_held(record, &names("a"), &command(id)).unwrap();
                     drop(leases);
                     // Held: it must be whole.
                     assert_eq!(store.open_image(&image.manifest).unwrap().devices.len(), 2);

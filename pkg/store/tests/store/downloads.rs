@@ -119,7 +119,7 @@ fn a_blob_is_padded_and_read_without_padding(#[case] size: usize) {
 #[case::xz_that_nobody_named(named(b"\xfd7zXZ\0", Compression::Detect), None, 0, "Layer")]
 #[case::tar_that_is_none(named(&[b'x'; 1024], Compression::None), None, 0, "Layer")]
 #[case::empty_layer(named(b"", Compression::None), None, 0, "Layer")]
-#[case::cut_tar(named(&small_tar("a")[..700], Compression::None), None, 0, "Layer")]
+#[case::cut_tar(named(&small_tar("a")[..300], Compression::None), None, 0, "Layer")]
 fn wrong_content_is_refused_and_leaves_nothing(
     #[case] piece: Piece,
     #[case] flipped: Option<usize>,

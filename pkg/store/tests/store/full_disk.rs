@@ -8,8 +8,8 @@ use std::process::Command;
 use imagevol_store::{Compression, Form, Limits, Result, Store, StoreError};
 
 use crate::support::{
-    Piece, assert_sound, content_files, files_below, in_namespace, kind, manifest_of, pull, put, tag, tar, try_record,
-    volume,
+    Held as _, Piece, assert_sound, content_files, files_below, in_namespace, kind, manifest_of, pull, put, tag, tar,
+    try_record, volume,
 };
 
 /// Mounts a small file system, runs the test on it, and unmounts it.
@@ -107,7 +107,7 @@ fn a_pull_fails_cleanly_wherever_the_disk_is_full() {
 
 fn try_pull(store: &Store, name: &str, pieces: &[Piece]) -> Result<()> {
     let (image, leases) = try_record(store, name, imagevol_store::ImageKind::Artifact, pieces)?;
-    let committed = store.commit_image(image, &crate::support::names(name), &volume("v"));
+    let committed = store.commit_held(image, &crate::support::names(name), &volume("v"));
     drop(leases);
     store.release(&volume("v"))?;
     committed.map(drop)

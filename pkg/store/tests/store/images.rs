@@ -7,8 +7,8 @@ use imagevol_store::{Compression, ContentKey, ImageKind, Limits};
 use rstest::rstest;
 
 use crate::support::{
-    Piece, Scratch, command, content_files, digest_name, kind, manifest_of, names, pull, record, reference, repository,
-    small_tar, tag, tar, volume,
+    Held as _, Piece, Scratch, command, content_files, digest_name, kind, manifest_of, names, pull, record, reference,
+    repository, small_tar, tag, tar, volume,
 };
 
 #[test]
@@ -39,7 +39,7 @@ fn devices_are_the_content_that_has_bytes_once_each_in_order() {
 fn an_image_without_layers_is_an_empty_directory(#[values(ImageKind::Image, ImageKind::Artifact)] kind: ImageKind) {
     let scratch = Scratch::new();
     let (record, _leases) = record(scratch.store(), "empty", kind, &[]);
-    let image = scratch.store().commit_image(record, &names("empty"), &command(1)).unwrap();
+    let image = scratch.store().commit_held(record, &names("empty"), &command(1)).unwrap();
     assert!(scratch.store().open_image(&image.manifest).unwrap().devices.is_empty());
     scratch.assert_sound();
 }
@@ -49,7 +49,7 @@ fn the_same_layer_may_come_several_times_in_an_image() {
     let scratch = Scratch::new();
     let layer = Piece::layer(&small_tar("a"), Compression::Zstd);
     let (record, _leases) = record(scratch.store(), "twice", ImageKind::Image, &[layer.clone(), layer.clone(), layer]);
-    let image = scratch.store().commit_image(record, &names("twice"), &command(1)).unwrap();
+    let image = scratch.store().commit_held(record, &names("twice"), &command(1)).unwrap();
     assert_eq!(image.layers.len(), 3);
     assert_eq!(scratch.store().open_image(&image.manifest).unwrap().devices.len(), 1);
     scratch.assert_sound();
@@ -63,7 +63,7 @@ fn hundreds_of_layers_are_devices() {
     // Put once, named often: the fsync of each would take the test's time.
     let (mut record, _leases) = record(scratch.store(), "many", ImageKind::Image, &pieces[..20]);
     record.layers = record.layers.iter().cycle().take(600).cloned().collect();
-    let image = scratch.store().commit_image(record, &names("many"), &command(1)).unwrap();
+    let image = scratch.store().commit_held(record, &names("many"), &command(1)).unwrap();
     assert_eq!(scratch.store().open_image(&image.manifest).unwrap().devices.len(), 20);
     scratch.assert_sound();
 }
@@ -82,7 +82,7 @@ fn size_is_what_its_files_take() {
 fn what_makes_no_image_is_refused(#[case] image: ImageKind, #[case] piece: Piece, #[case] expected: &str) {
     let scratch = Scratch::new();
     let (record, leases) = record(scratch.store(), "i", image, &[piece]);
-    let error = scratch.store().commit_image(record, &names("i"), &command(1)).unwrap_err();
+    let error = scratch.store().commit_held(record, &names("i"), &command(1)).unwrap_err();
     assert_eq!(kind(&error), expected);
     assert!(error.is_content());
     assert_no_image(&scratch);
@@ -101,7 +101,7 @@ fn content_must_be_there_and_as_long_as_the_record_says() {
     let (mut other_config, _leases) = record(scratch.store(), "i", ImageKind::Image, &[archive]);
     other_config.config = Digester::sha256(b"y");
     for (record, expected) in [(absent, "MissingContent"), (longer, "SizeMismatch"), (other_config, "MissingContent")] {
-        let error = scratch.store().commit_image(record, &names("i"), &command(1)).unwrap_err();
+        let error = scratch.store().commit_held(record, &names("i"), &command(1)).unwrap_err();
         assert_eq!(kind(&error), expected);
         assert_no_image(&scratch);
     }
@@ -112,7 +112,7 @@ fn an_image_with_too_many_files_is_refused() {
     let scratch = Scratch::with_limits(Limits { max_entries: 3, ..Limits::default() });
     let layer = Piece::archive(&tar(&[("a", b"1"), ("b", b"2"), ("c", b"3")]), Compression::None);
     let (record, _leases) = record(scratch.store(), "i", ImageKind::Artifact, &[layer]);
-    assert!(scratch.store().commit_image(record, &names("i"), &command(1)).unwrap_err().is_content());
+    assert!(scratch.store().commit_held(record, &names("i"), &command(1)).unwrap_err().is_content());
     assert_no_image(&scratch);
 }
 
@@ -122,7 +122,7 @@ fn an_index_that_grows_too_large_is_refused() {
     let long = "n".repeat(200);
     let titles = (0..40).map(|number| Piece { title: Some(format!("{long}{number}")), ..Piece::blob(b"x") });
     let (record, _leases) = record(scratch.store(), "i", ImageKind::Artifact, &titles.collect::<Vec<_>>());
-    let error = scratch.store().commit_image(record, &names("i"), &command(1)).unwrap_err();
+    let error = scratch.store().commit_held(record, &names("i"), &command(1)).unwrap_err();
     assert!(error.is_content() && kind(&error) == "Erofs", "{error:?}");
     assert_no_image(&scratch);
 }
@@ -139,7 +139,7 @@ fn an_image_that_is_here_keeps_its_record_and_gets_the_names() {
     let scratch = Scratch::new();
     let image = pull(scratch.store(), "i", &[Piece::blob(b"x")]);
     // No content is leased: the image itself keeps it.
-    let again = scratch.store().commit_image(image.clone(), &[reference("r.example:5000/j:2")], &volume("v")).unwrap();
+    let again = scratch.store().commit_held(image.clone(), &[reference("r.example:5000/j:2")], &volume("v")).unwrap();
     assert_eq!((again.index_digest, again.size), (image.index_digest, image.size));
     assert_eq!(scratch.store().names_of(&image.manifest).unwrap().len(), 3);
     assert_eq!(scratch.store().references().unwrap()[0].1.image, Some(image.manifest));
@@ -151,7 +151,7 @@ fn a_tag_that_moves_leaves_the_old_image_its_digest() {
     let scratch = Scratch::new();
     let old = pull(scratch.store(), "old", &[Piece::blob(b"old")]);
     let new = pull(scratch.store(), "new", &[Piece::blob(b"new")]);
-    scratch.store().commit_image(new.clone(), &[reference(&tag("old"))], &command(1)).unwrap();
+    scratch.store().commit_held(new.clone(), &[reference(&tag("old"))], &command(1)).unwrap();
     let resolve = |name: &str| scratch.store().resolve(name).unwrap().map(|image| image.manifest);
     assert_eq!(resolve(&tag("old")), Some(new.manifest.clone()));
     assert_eq!(resolve(&digest_name("old")), Some(old.manifest.clone()));
@@ -195,7 +195,7 @@ fn a_short_name_is_normalized() {
     let scratch = Scratch::new();
     let (record, _leases) = record(scratch.store(), "i", ImageKind::Artifact, &[]);
     let name = reference("busybox").with_default_tag();
-    scratch.store().commit_image(record, &[name], &command(1)).unwrap();
+    scratch.store().commit_held(record, &[name], &command(1)).unwrap();
     assert!(scratch.store().resolve("busybox").unwrap().is_some());
     scratch.store().release(&command(1)).unwrap();
     assert_eq!(scratch.store().remove("busybox").unwrap().names, ["docker.io/library/busybox:latest"]);

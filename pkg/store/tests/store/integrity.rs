@@ -10,13 +10,15 @@ use imagevol_store::{Compression, Limits, Store};
 use rstest::rstest;
 
 use crate::recovery::{edit_row, remove_row};
-use crate::support::{Piece, Scratch, content_files, digest_name, kind, manifest_of, pull, small_tar, tag, volume};
+use crate::support::{
+    Held as _, Piece, Scratch, content_files, digest_name, kind, manifest_of, pull, small_tar, tag, volume,
+};
 
 fn with_image() -> Scratch {
     let scratch = Scratch::new();
     let layer = Piece::archive(&small_tar("layer"), Compression::Gzip);
     let image = pull(scratch.store(), "i", &[layer, Piece::blob(b"file")]);
-    assert!(scratch.store().bind(&volume("v"), &image.manifest).unwrap());
+    assert!(scratch.store().bind_held(&volume("v"), &image.manifest).unwrap());
     scratch
 }
 

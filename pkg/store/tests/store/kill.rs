@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use imagevol_store::{Compression, Limits, Store};
 
-use crate::support::{Piece, assert_sound, content_files, pull, small_tar, tag, volume};
+use crate::support::{Held as _, Piece, assert_sound, content_files, pull, small_tar, tag, volume};
 
 /// Tells a process of this test that it is the one to be killed, and where its store lies.
 const VICTIM: &str = "IMAGEVOL_STORE_TEST_VICTIM";
@@ -38,7 +38,7 @@ fn work_until_killed(state_dir: &Path, mut seed: u64) {
                 println!("binding {name}");
                 store.hold(&volume(&name), &tag(&name)).unwrap();
                 let image = pull(&store, &name, &pieces(&name, step));
-                assert!(store.bind(&volume(&name), &image.manifest).unwrap());
+                assert!(store.bind_held(&volume(&name), &image.manifest).unwrap());
                 format!("bound {name}")
             }
         };
@@ -133,7 +133,7 @@ fn work_once(state_dir: &Path) {
     let store = Store::open(state_dir, Limits::default()).unwrap();
     store.hold(&volume("once"), &tag("i0")).unwrap();
     let image = pull(&store, "i0", &pieces("i0", 1));
-    assert!(store.bind(&volume("once"), &image.manifest).unwrap());
+    assert!(store.bind_held(&volume("once"), &image.manifest).unwrap());
     store.release(&volume("once")).unwrap();
     pull(&store, "i1", &pieces("i1", 0));
     store.remove(&tag("i0")).unwrap();

@@ -7,7 +7,7 @@ use imagevol_mount::{Backend, Interface as _, Kernel, Source};
 use imagevol_store::{Compression, ImageKind, Store};
 
 use crate::support::{
-    Piece, Scratch, command, content_files, in_namespace, kind, manifest_of, names, pull, record, tag, tar,
+    Held as _, Piece, Scratch, command, content_files, in_namespace, kind, manifest_of, names, pull, record, tag, tar,
 };
 
 /// Mounts an image until it is unmounted.
@@ -94,7 +94,7 @@ fn layers_are_stacked_and_an_empty_image_mounts() {
             [("stack", vec![lower.clone(), upper, lower.clone()]), ("flat", vec![lower]), ("empty", vec![])]
         {
             let (record, _leases) = record(scratch.store(), name, ImageKind::Image, &layers);
-            scratch.store().commit_image(record, &names(name), &command(1)).unwrap();
+            scratch.store().commit_held(record, &names(name), &command(1)).unwrap();
         }
         let list = |image: &str| {
             stage(scratch.store(), image, at.path(), Backend::ErofsLoop);
@@ -120,7 +120,7 @@ fn layers_are_stacked_and_an_empty_image_mounts() {
             let upper = Piece::layer(&tar(&[(".wh.gone", b"")]), Compression::Gzip);
             record(scratch.store(), "whiteout", ImageKind::Image, &[lower, upper])
         };
-        scratch.store().commit_image(record, &names("whiteout"), &command(1)).unwrap();
+        scratch.store().commit_held(record, &names("whiteout"), &command(1)).unwrap();
         assert_eq!(list("whiteout"), files(&[("kept", "2")]));
     });
 }

@@ -10,7 +10,7 @@ use redb::{ReadableDatabase as _, TableDefinition};
 use rstest::rstest;
 
 use crate::support::{
-    Piece, Scratch, content_files, digest_name, files_below, kind, manifest_of, pull, small_tar, tag, volume,
+    Held as _, Piece, Scratch, content_files, digest_name, files_below, kind, manifest_of, pull, small_tar, tag, volume,
 };
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -48,7 +48,7 @@ fn with_image() -> Scratch {
     let scratch = Scratch::new();
     let image = pull(scratch.store(), "i", &[layer(), Piece::blob(b"file")]);
     scratch.store().hold(&volume("v"), &tag("i")).unwrap();
-    assert!(scratch.store().bind(&volume("v"), &image.manifest).unwrap());
+    assert!(scratch.store().bind_held(&volume("v"), &image.manifest).unwrap());
     scratch
 }
 
@@ -114,7 +114,7 @@ fn a_row_whose_file_is_lost_goes(
     scratch.assert_sound();
     // And the pull makes it whole.
     pull(scratch.store(), "i", &[layer(), Piece::blob(b"file")]);
-    assert!(scratch.store().bind(&volume("v"), &manifest_of("i")).unwrap());
+    assert!(scratch.store().bind_held(&volume("v"), &manifest_of("i")).unwrap());
     scratch.assert_sound();
 }
 

@@ -3,7 +3,9 @@
 use imagevol_store::Reference;
 use rstest::rstest;
 
-use crate::support::{Piece, Scratch, command, digest_name, kind, manifest_of, pull, repository, tag, volume};
+use crate::support::{
+    Held as _, Piece, Scratch, command, digest_name, kind, manifest_of, pull, repository, tag, volume,
+};
 
 fn row(scratch: &Scratch) -> Option<Reference> {
     scratch.store().references().unwrap().into_iter().find(|(holder, _)| *holder == volume("v")).map(|(_, row)| row)
@@ -15,16 +17,16 @@ fn a_holder_waits_is_bound_and_lets_go() {
     let store = scratch.store();
     store.hold(&volume("v"), &tag("i")).unwrap();
     assert_eq!(row(&scratch).unwrap().image, None);
-    assert!(!scratch.store().bind(&volume("v"), &manifest_of("i")).unwrap());
+    assert!(!scratch.store().bind_held(&volume("v"), &manifest_of("i")).unwrap());
     assert_eq!(row(&scratch).unwrap().image, None);
     pull(scratch.store(), "i", &[]);
-    assert!(scratch.store().bind(&volume("v"), &manifest_of("i")).unwrap());
+    assert!(scratch.store().bind_held(&volume("v"), &manifest_of("i")).unwrap());
     scratch.reopen();
     let bound = row(&scratch).unwrap();
     assert_eq!((bound.reference.as_str(), &bound.image), (tag("i").as_str(), &Some(manifest_of("i"))));
     // Again is no change, and keeps the time.
     scratch.store().hold(&volume("v"), &tag("i")).unwrap();
-    assert!(scratch.store().bind(&volume("v"), &manifest_of("i")).unwrap());
+    assert!(scratch.store().bind_held(&volume("v"), &manifest_of("i")).unwrap());
     assert_eq!(row(&scratch).unwrap(), bound);
     // Something else is wanted: the old image is held no more.
     scratch.store().hold(&volume("v"), &tag("j")).unwrap();
@@ -39,7 +41,7 @@ fn a_commit_binds_its_holder() {
     let scratch = Scratch::new();
     let image = pull(scratch.store(), "i", &[Piece::blob(b"x")]);
     scratch.store().hold(&volume("v"), &tag("i")).unwrap();
-    scratch.store().commit_image(image.clone(), &[], &volume("v")).unwrap();
+    scratch.store().commit_held(image.clone(), &[], &volume("v")).unwrap();
     let bound = row(&scratch).unwrap();
     assert_eq!((bound.reference, bound.image), (tag("i"), Some(image.manifest.clone())));
     assert_eq!(scratch.store().holders_of(&image).unwrap(), [volume("v")]);
@@ -70,4 +72,14 @@ fn holders_that_live_in_the_process_end_with_it() {
     scratch.store().hold(&volume("v"), &tag("i")).unwrap();
     let holders: Vec<_> = scratch.reopen().references().unwrap().into_iter().map(|(holder, _)| holder).collect();
     assert_eq!(holders, [volume("v")]);
+}
+
+#[test]
+fn a_holder_that_gave_its_row_up_gets_none_back() {
+    let scratch = Scratch::new();
+    let image = pull(scratch.store(), "i", &[Piece::blob(b"x")]);
+    let store = scratch.store();
+    assert!(!store.bind(&volume("gone"), &image.manifest).unwrap());
+    store.commit_image(image, &[], &volume("gone")).unwrap();
+    assert!(store.references().unwrap().iter().all(|(holder, _)| *holder != volume("gone")));
 }

@@ -206,7 +206,7 @@ pub(crate) fn try_record(
 /// Pulls an image, so to speak: `name:1` and `name@digest` lead to it, and a command holds it no more.
 pub(crate) fn pull(store: &Store, name: &str, pieces: &[Piece]) -> ImageRecord {
     let (record, leases) = record(store, name, ImageKind::Artifact, pieces);
-    let image = store.commit_image(record, &names(name), &command(0)).unwrap();
+    let image = store.commit_held(record, &names(name), &command(0)).unwrap();
     drop(leases);
     store.release(&command(0)).unwrap();
     image
@@ -289,4 +289,38 @@ fn in_process(mut command: Command, test: &str, run: impl FnOnce()) {
     let output = command.arg(exe).args(["--exact", test, "--nocapture"]).env(ALONE, test).output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Calls of holders that have said before what they want, as every caller does.
+pub(crate) trait Held {
+    fn commit_held(&self, image: ImageRecord, names: &[Reference], holder: &Holder) -> Result<ImageRecord, StoreError>;
+    fn bind_held(&self, holder: &Holder, image: &Digest) -> Result<bool, StoreError>;
+}
+
+impl Held for Store {
+    fn commit_held(&self, image: ImageRecord, names: &[Reference], holder: &Holder) -> Result<ImageRecord, StoreError> {
+        let wanted = names.first().map_or_else(|| image.manifest.to_string(), ToString::to_string);
+        let made = hold_once(self, holder, &wanted)?;
+        let committed = self.commit_image(image, names, holder);
+        if made && committed.is_err() {
+            self.release(holder)?;
+        }
+        committed
+    }
+
+    fn bind_held(&self, holder: &Holder, image: &Digest) -> Result<bool, StoreError> {
+        if self.resolve(&image.to_string())?.is_some() {
+            hold_once(self, holder, &image.to_string())?;
+        }
+        self.bind(holder, image)
+    }
+}
+
+/// A row that is there stays as it is. Whether one was made.
+fn hold_once(store: &Store, holder: &Holder, wanted: &str) -> Result<bool, StoreError> {
+    if store.references()?.iter().any(|(known, _)| known == holder) {
+        return Ok(false);
+    }
+    store.hold(holder, wanted)?;
+    Ok(true)
 }
