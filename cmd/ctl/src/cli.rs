@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Pull(Pull),
     /// List the images of this node
     Images(Images),
-    /// Show an image's manifest, layers and files
+    /// Show an image's manifest and layers
     Inspect(Inspect),
     /// Remove images that nobody uses
     Rmi(Rmi),

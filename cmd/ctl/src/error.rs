@@ -26,7 +26,7 @@ pub(crate) enum CommandError {
         #[source]
         source: io::Error,
     },
-    /// A manifest is longer than [`crate::manifests::MAX_MANIFEST_BYTES`].
+    /// A manifest is longer than the daemon takes (`imagevol_api::core::decode::MAX_MANIFEST_BYTES`).
     #[error("{} is larger than {}", text::line(name), text::human_size(*limit))]
     ManifestTooLarge {
         /// File, or `standard input`.

@@ -121,7 +121,7 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe)
 }
 
-/// A foreign text of several lines: as [`line`], but line ends stay.
+/// A foreign text of several lines: as [`line()`], but line ends stay.
 pub(crate) fn block(text: &str) -> Cow<'_, str> {
     escape(text, |character| character != '\n' && is_unsafe(character))
 }
