@@ -1,19 +1,21 @@
 //! A download under way, in a directory of its own until it is whole and verified.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Cursor, Read, Seek as _, SeekFrom};
+use std::io::{BufRead, BufReader, Cursor, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imagevol_api::oci::{Algorithm, Digest};
+use imagevol_base::Digester;
 use imagevol_layer::LayerIndex;
 
 use crate::claims::Claim;
 use crate::content::{Content, ContentKey, Lease};
 use crate::durable;
 use crate::inflate::{Compression, Inflate, MAGIC_BYTES};
-use crate::sink::Sink;
+use crate::pipe::{self, CHUNK};
+use crate::sink::{DiffId, Sink};
 use crate::source::{Hashed, of_read};
 use crate::store::{Inner, now};
 use crate::{Result, StoreError};
@@ -23,9 +25,6 @@ pub(crate) const FORMAT: &str = "1";
 
 /// How the names of downloads begin that cannot be gone on with: a decoder's state is not kept.
 pub(crate) const PACKED: &str = "packed-";
-
-/// Bytes that are taken from a decoder at once: large enough that calls do not count, small enough for the second-level cache.
-const CHUNK: usize = 256 * 1024;
 
 /// Files of the store are for root only.
 const FILE_MODE: u32 = 0o600;
@@ -171,9 +170,19 @@ impl Ingest {
     fn sink(&self) -> Sink<'_> {
         match &self.form {
             Form::Blob => Sink::blob(&self.file, &self.data),
-            Form::Layer { diff_id, .. } => {
+            Form::Layer { compression, diff_id } => {
                 let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-                Sink::layer(&self.file, &self.data, algorithm, self.store.limits)
+                let diff_id = self.diff_id(*compression, algorithm);
+                Sink::layer(&self.file, &self.data, diff_id, self.store.limits)
+            }
+        }
+    }
+
+    fn diff_id(&self, compression: Compression, algorithm: Algorithm) -> DiffId {
+        match compression {
+            Compression::None if algorithm == self.digest.algorithm() => DiffId::Blob(self.digest.clone()),
+            Compression::None | Compression::Gzip | Compression::Zstd | Compression::Detect => {
+                DiffId::Hashed(Digester::new(algorithm))
             }
         }
     }
@@ -211,7 +220,7 @@ impl Ingest {
         let mut content = Content { size: received.size, stored_at: now(), index: None, index_bytes: 0 };
         if let (ContentKey::Layer(diff_id), Some(index)) = (&received.key, &received.index) {
             let index = index.to_bytes();
-            content.index = Some(imagevol_base::Digester::sha256(&index));
+            content.index = Some(Digester::sha256(&index));
             content.index_bytes = index.len() as u64;
             // Killed after this: an index that no row names, deleted at start.
             durable::write_file(&layout.layer_index(diff_id), &index, content.index_bytes)?;
@@ -290,41 +299,12 @@ fn inflate_into<R: BufRead>(
 ) -> Result<()> {
     let failed = |error| of_read(error, compression.as_str(), size);
     let mut inflate = Inflate::new(compression, source).map_err(failed)?;
-    let pumped = pump(&mut inflate, sink, on_disk, failed);
+    let pumped = pipe::pump(&mut inflate, sink, on_disk, failed);
     match (pumped, inflate.into_source()) {
         (Err(error), Some(source)) if error.is_content() => Err(blame(error, source.verify(digest))),
         (Err(error), _) => Err(error),
         (Ok(()), Some(source)) => source.verify(digest),
         (Ok(()), None) => Err(failed(std::io::Error::other("decoder lost its source"))),
-    }
-}
-
-fn pump(
-    inflate: &mut impl Read,
-    sink: &mut Sink<'_>,
-    on_disk: u64,
-    failed: impl Fn(std::io::Error) -> StoreError,
-) -> Result<()> {
-    let mut buffer = vec![0; CHUNK];
-    let mut replayed = 0;
-    loop {
-        // Bytes on disk and new ones are not mixed in one chunk.
-        let left = usize::try_from(on_disk.saturating_sub(replayed)).unwrap_or(CHUNK).min(CHUNK);
-        let room = if left > 0 { left } else { CHUNK };
-        let count = match inflate.read(buffer.get_mut(..room).unwrap_or_default()) {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            count => count.map_err(&failed)?,
-        };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if count == 0 {
-            return Ok(());
-        }
-        if left > 0 {
-            sink.replay(bytes)?;
-        } else {
-            sink.write(bytes)?;
-        }
-        replayed += count as u64;
     }
 }
 

@@ -36,6 +36,7 @@ mod inflate;
 mod ingest;
 mod layout;
 mod links;
+mod pipe;
 mod recovery;
 mod references;
 mod rows;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use imagevol_api::oci::{Algorithm, Digest};
+use imagevol_api::oci::Digest;
 use imagevol_base::Digester;
 use imagevol_layer::{LayerIndex, Parser};
 
@@ -20,9 +20,17 @@ pub(crate) struct Sink<'a> {
 
 /// What a layer's bytes are held against.
 struct Tar {
-    digester: Digester,
+    diff_id: DiffId,
     parser: Parser,
     limit: u64,
+}
+
+/// Where a layer's diffID comes from.
+pub(crate) enum DiffId {
+    /// The tar is the blob, whose digest is verified at the end: one hash serves for both.
+    Blob(Digest),
+    /// The tar is hashed as it is written.
+    Hashed(Digester),
 }
 
 /// What a layer's bytes came to.
@@ -40,9 +48,9 @@ impl<'a> Sink<'a> {
     }
 
     /// Takes the bytes of a tar, of at most `limits.max_layer_bytes`.
-    pub(crate) fn layer(file: &'a File, path: &'a Path, algorithm: Algorithm, limits: Limits) -> Self {
+    pub(crate) fn layer(file: &'a File, path: &'a Path, diff_id: DiffId, limits: Limits) -> Self {
         let parser = Parser::new(limits.of_layers());
-        let tar = Tar { digester: Digester::new(algorithm), parser, limit: limits.max_layer_bytes };
+        let tar = Tar { diff_id, parser, limit: limits.max_layer_bytes };
         Self { file, path, size: 0, tar: Some(tar) }
     }
 
@@ -53,7 +61,9 @@ impl<'a> Sink<'a> {
         if self.size > tar.limit {
             return Err(StoreError::TooLarge { limit: tar.limit });
         }
-        tar.digester.update(bytes);
+        if let DiffId::Hashed(digester) = &mut tar.diff_id {
+            digester.update(bytes);
+        }
         Ok(tar.parser.feed(bytes)?)
     }
 
@@ -69,6 +79,10 @@ impl<'a> Sink<'a> {
     pub(crate) fn finish(self) -> Result<(u64, Option<Layer>)> {
         let Some(tar) = self.tar else { return Ok((self.size, None)) };
         let index = tar.parser.finish()?;
-        Ok((self.size, Some(Layer { diff_id: tar.digester.finish(), index })))
+        let diff_id = match tar.diff_id {
+            DiffId::Blob(digest) => digest,
+            DiffId::Hashed(digester) => digester.finish(),
+        };
+        Ok((self.size, Some(Layer { diff_id, index })))
     }
 }
