@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use imagevol_base::Digester;
 use imagevol_test_support::image::{Blob, Compression};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::images::{Content, Published};
 use crate::sample::timed;
@@ -22,6 +23,8 @@ const CHUNK: usize = 256 * 1024;
 pub(crate) struct Stages {
     /// From the registry, thrown away.
     pub(crate) receive: Duration,
+    /// CPU time of that, at both ends: the registry has no cores of its own.
+    pub(crate) transfer: Duration,
     pub(crate) hash_blob: Duration,
     pub(crate) inflate: Duration,
     /// Nothing where the tar is the blob.
@@ -36,7 +39,9 @@ impl Stages {
     pub(crate) fn measure(bench: &Bench, published: &Published) -> Result<Self> {
         let mut stages = Self::default();
         for (blob, content) in published.image.layers.iter().zip(&published.contents) {
+            let before = worked(bench)?;
             stages.receive += timed_ok(|| receive(bench, &published.repository, blob))?;
+            stages.transfer += worked(bench)?.saturating_sub(before);
             stages.hash_blob += timed(|| Digester::sha256(&blob.bytes)).0;
             stages.inflate += timed_ok(|| inflate(blob, content.compression))?;
             if content.compression != Compression::None {
@@ -60,9 +65,24 @@ impl Stages {
         let streams = u32::try_from(layers.min(cores())).unwrap_or(1).max(1);
         let cores = u32::try_from(cores()).unwrap_or(1);
         let longest = [self.receive, self.hash_blob, self.inflate, self.hash_tar].into_iter().max().unwrap_or_default();
-        let work = self.receive + self.hash_blob + self.inflate + self.hash_tar + self.write;
+        let work = self.transfer + self.hash_blob + self.inflate + self.hash_tar + self.write;
         (longest / streams).max(work / cores).max(self.write + self.sync)
     }
+}
+
+/// CPU time of the registry and of this thread so far.
+fn worked(bench: &Bench) -> Result<Duration> {
+    Ok(cpu_time(&format!("/proc/{}/stat", bench.registry.pid()))? + cpu_time("/proc/thread-self/stat")?)
+}
+
+/// `utime` and `stime` (proc_pid_stat(5)), in ticks.
+fn cpu_time(stat: &str) -> Result<Duration> {
+    let stat = std::fs::read_to_string(stat).context("read a CPU time")?;
+    // Fields 14 and 15, counted from behind the name, which ends with the last parenthesis and is field 2.
+    let fields = stat.rsplit_once(')').context("a name in parentheses")?.1.split_whitespace();
+    let ticks = fields.skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>().context("ticks")?;
+    let second = sysconf(SysconfVar::CLK_TCK).context("ticks of a second")?.context("ticks of a second")?;
+    Ok(Duration::from_secs_f64(ticks / f64::from(i32::try_from(second)?)))
 }
 
 /// HTTP 1.0: the body ends with the connection.

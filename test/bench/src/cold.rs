@@ -63,11 +63,12 @@ fn print_stages(images: &[(&'static str, Vec<Stages>)]) {
         "\nStages by themselves, all layers on one core, seconds; the bound is the longest of one stream, or all work on {} cores.\n",
         cores()
     );
-    println!("| image | receive | sha256 blob | inflate | sha256 tar | write | sync |");
-    println!("|---|---|---|---|---|---|---|");
+    println!("| image | receive | CPU of both ends | sha256 blob | inflate | sha256 tar | write | sync |");
+    println!("|---|---|---|---|---|---|---|---|");
     for (name, stages) in images {
         let column = |of: fn(&Stages) -> Duration| seconds(&stages.iter().map(of).collect::<Vec<_>>());
-        let first = [column(|s| s.receive), column(|s| s.hash_blob), column(|s| s.inflate)].join(" | ");
+        let first =
+            [column(|s| s.receive), column(|s| s.transfer), column(|s| s.hash_blob), column(|s| s.inflate)].join(" | ");
         let second = [column(|s| s.hash_tar), column(|s| s.write), column(|s| s.sync)].join(" | ");
         println!("| {name} | {first} | {second} |");
     }

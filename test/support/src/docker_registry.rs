@@ -45,6 +45,11 @@ impl DockerRegistry {
         self.address.to_string()
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `host/repository:tag`.
     pub fn reference(&self, repository: &str, tag: &str) -> String {
         format!("{}/{repository}:{tag}", self.address)
