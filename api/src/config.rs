@@ -27,6 +27,10 @@ pub const DEFAULT_PATH: &str = "/etc/imagevol/config.yaml";
 pub const API_VERSION: &str = "imagevol.dev/v1alpha1";
 /// The kind of a configuration file.
 pub const KIND: &str = "ImagevolConfiguration";
+/// Name of the CSI driver.
+pub const CSI_DRIVER: &str = "csi.imagevol.dev";
+/// The kubelet's root directory (kubelet `--root-dir`, default).
+const KUBELET_ROOT: &str = "/var/lib/kubelet";
 /// Longest configuration file that is read: many times one that sets every field.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 
@@ -46,7 +50,7 @@ pub struct ImagevolConfiguration {
     /// Default: `/run/imagevol`.
     pub run_dir: PathBuf,
     /// The kubelet-shaped directory under which pods' volumes are mounted, as `pods/<uid>/volumes/...`.
-    /// Default: `kubelet` in `stateDir`.
+    /// Default: `/var/lib/kubelet` with `csi`, else `kubelet` in `stateDir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_dir: Option<PathBuf>,
     /// The directory that is watched for manifests of pods and pull secrets. It need not exist.
@@ -129,6 +133,15 @@ pub struct ImagevolConfiguration {
     /// Image names without tag or digest, or with a final `/*`; only with `NeverVerifyAllowlistedImages`.
     /// Default: empty.
     pub preloaded_images_verification_allowlist: Vec<String>,
+    /// The file of kind `CredentialProviderConfig` that names plugins with credentials for registries, as the kubelet's
+    /// flag of that name; with `imageCredentialProviderBinDir`.
+    /// Default: no plugins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_credential_provider_config: Option<PathBuf>,
+    /// The directory of those plugins.
+    /// Default: no plugins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_credential_provider_bin_dir: Option<PathBuf>,
     /// Directories that are searched for the node's registry credentials (`config.json`, else `.dockercfg`); the first
     /// file that is found counts.
     /// Default: `/var/lib/kubelet`, `/root/.docker`, `/.docker`.
@@ -148,6 +161,49 @@ pub struct ImagevolConfiguration {
 
     /// What an image may be at most.
     pub limits: Limits,
+
+    /// The CSI driver `csi.imagevol.dev`, for the kubelet of this node.
+    /// Default: no driver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub csi: Option<CsiConfiguration>,
+    /// The cluster that this node is part of.
+    /// Default: none; pods come from `staticPodPath` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesConfiguration>,
+}
+
+/// The CSI driver. `csi: {}` is all that it needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CsiConfiguration {
+    /// The socket of the driver, which the kubelet calls.
+    /// Default: `plugins/csi.imagevol.dev/csi.sock` in `rootDir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<PathBuf>,
+    /// The directory in which the kubelet looks for new plugins.
+    /// Default: `plugins_registry` in `rootDir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub registration_dir: Option<PathBuf>,
+    /// How long a mount waits for its image before the kubelet is asked to call again; the pull goes on. Between `1s` and
+    /// `115s`: the kubelet gives up after two minutes.
+    /// Default: `1m50s`.
+    pub publish_timeout: Duration,
+}
+
+/// The API server. `kubernetes: {}` is all that is needed in a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct KubernetesConfiguration {
+    /// How to reach the API server.
+    /// Default: as a pod does, with its service account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Whether images of the pods of this node are pulled as soon as the pods are bound.
+    /// Default: `true`.
+    pub prefetch: bool,
+    /// Whether pods' `imagePullSecrets` are read. Needs the right to read secrets in every namespace.
+    /// Default: `false`.
+    pub image_pull_secrets: bool,
 }
 
 /// How the daemon logs, to standard error.
@@ -243,7 +299,20 @@ impl ImagevolConfiguration {
 
     /// `rootDir`, or its default.
     pub fn root_dir(&self) -> PathBuf {
-        self.root_dir.clone().unwrap_or_else(|| self.state_dir.join("kubelet"))
+        let default = || if self.csi.is_some() { KUBELET_ROOT.into() } else { self.state_dir.join("kubelet") };
+        self.root_dir.clone().unwrap_or_else(default)
+    }
+
+    /// The socket of the CSI driver; `None` without one.
+    pub fn csi_endpoint(&self) -> Option<PathBuf> {
+        let default = || self.root_dir().join("plugins").join(CSI_DRIVER).join("csi.sock");
+        self.csi.as_ref().map(|csi| csi.endpoint.clone().unwrap_or_else(default))
+    }
+
+    /// Where the kubelet looks for plugins; `None` without a CSI driver.
+    pub fn csi_registration_dir(&self) -> Option<PathBuf> {
+        let default = || self.root_dir().join("plugins_registry");
+        self.csi.as_ref().map(|csi| csi.registration_dir.clone().unwrap_or_else(default))
     }
 
     /// `socket`, or its default.
@@ -282,12 +351,29 @@ impl Default for ImagevolConfiguration {
             abandoned_pull_grace_period: Duration::from_secs(30),
             image_pull_credentials_verification_policy: ImagePullCredentialsVerificationPolicy::default(),
             preloaded_images_verification_allowlist: Vec::new(),
+            image_credential_provider_config: None,
+            image_credential_provider_bin_dir: None,
             docker_config_dirs: ["/var/lib/kubelet", "/root/.docker", "/.docker"].map(PathBuf::from).to_vec(),
             registry_config_path: "/etc/imagevol/certs.d".into(),
             plain_http_registries: Vec::new(),
             platform: None,
             limits: Limits::default(),
+            csi: None,
+            kubernetes: None,
         }
+    }
+}
+
+impl Default for CsiConfiguration {
+    fn default() -> Self {
+        // The kubelet's calls end after two minutes (csi_client.go, `csiTimeout`): an answer in time costs the pod no back-off.
+        Self { endpoint: None, registration_dir: None, publish_timeout: Duration::from_secs(110) }
+    }
+}
+
+impl Default for KubernetesConfiguration {
+    fn default() -> Self {
+        Self { kubeconfig: None, prefetch: true, image_pull_secrets: false }
     }
 }
 

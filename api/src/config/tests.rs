@@ -39,6 +39,10 @@ fn every_field_survives_a_round_trip() {
             ImagePullCredentialsVerificationPolicy::NeverVerifyAllowlistedImages,
         preloaded_images_verification_allowlist: vec!["r.example/*".into()],
         logging: LoggingConfiguration { format: LogFormat::Json, verbosity: 4 },
+        image_credential_provider_config: Some("/c".into()),
+        image_credential_provider_bin_dir: Some("/b".into()),
+        csi: Some(CsiConfiguration { endpoint: Some("/e".into()), ..CsiConfiguration::default() }),
+        kubernetes: Some(KubernetesConfiguration { image_pull_secrets: true, ..KubernetesConfiguration::default() }),
         ..ImagevolConfiguration::default()
     };
     let yaml = serde_saphyr::to_string(&full).unwrap();

@@ -1,6 +1,7 @@
 //! Checks of a configuration that its types do not make.
 
-use std::path;
+use std::ops::RangeInclusive;
+use std::path::{self, PathBuf};
 
 use super::allowlist;
 use super::{ImagePullCredentialsVerificationPolicy, ImagevolConfiguration, Limits};
@@ -11,6 +12,9 @@ use crate::oci::Reference;
 
 /// Longest path of a unix socket, with its final NUL (unix(7), `sun_path`).
 const SOCKET_PATH_MAX: usize = 108;
+/// Shorter makes the kubelet's back-off the clock of a pull; longer meets the end of its calls (csi_client.go, `csiTimeout`: two minutes).
+const PUBLISH_TIMEOUT: RangeInclusive<std::time::Duration> =
+    std::time::Duration::from_secs(1)..=std::time::Duration::from_secs(115);
 /// More says nothing more (klog knows 10 levels).
 const VERBOSITY_MAX: u8 = 10;
 
@@ -21,7 +25,9 @@ pub(super) fn errors(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
     errors.extend(node(configuration));
     errors.extend(pulls(configuration));
     errors.extend(registries(configuration));
+    errors.extend(credential_providers(configuration));
     errors.extend(limits(&configuration.limits));
+    errors.extend(csi(configuration));
     errors
 }
 
@@ -33,16 +39,53 @@ fn paths(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
         ("staticPodPath", Some(&configuration.static_pod_path)),
         ("socket", configuration.socket.as_ref()),
         ("registryConfigPath", Some(&configuration.registry_config_path)),
+        ("imageCredentialProviderConfig", configuration.image_credential_provider_config.as_ref()),
+        ("imageCredentialProviderBinDir", configuration.image_credential_provider_bin_dir.as_ref()),
     ];
-    let paths = paths.into_iter().filter_map(|(field, path)| Some((Path::new(field), path?)));
+    let paths =
+        paths.into_iter().filter_map(|(field, path)| Some((Path::new(field), path?))).chain(doors(configuration));
     let of_docker = Path::new("dockerConfigDirs");
     let of_docker =
         configuration.docker_config_dirs.iter().enumerate().map(|(index, dir)| (of_docker.index(index), dir));
     let mut errors: Vec<_> = paths.chain(of_docker).filter_map(|(field, path)| absolute(&field, path)).collect();
-    if configuration.socket().as_os_str().len() >= SOCKET_PATH_MAX {
+    let too_long = |path: &path::Path| path.as_os_str().len() >= SOCKET_PATH_MAX;
+    if too_long(&configuration.socket()) {
         errors.push(Path::new("socket").too_long(SOCKET_PATH_MAX - 1));
     }
+    if configuration.csi_endpoint().is_some_and(|endpoint| too_long(&endpoint)) {
+        errors.push(Path::new("csi").child("endpoint").too_long(SOCKET_PATH_MAX - 1));
+    }
     errors
+}
+
+/// The paths of the ways into a cluster.
+fn doors(configuration: &ImagevolConfiguration) -> impl Iterator<Item = (Path, &PathBuf)> {
+    let csi = configuration.csi.iter().flat_map(|csi| {
+        let paths = [("endpoint", csi.endpoint.as_ref()), ("registrationDir", csi.registration_dir.as_ref())];
+        paths.into_iter().filter_map(|(field, path)| Some((Path::new("csi").child(field), path?)))
+    });
+    let kubeconfig = configuration.kubernetes.as_ref().and_then(|kubernetes| kubernetes.kubeconfig.as_ref());
+    csi.chain(kubeconfig.map(|path| (Path::new("kubernetes").child("kubeconfig"), path)))
+}
+
+fn csi(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let timeout = configuration.csi.as_ref().map(|csi| csi.publish_timeout);
+    let wrong = timeout.filter(|timeout| !PUBLISH_TIMEOUT.contains(&std::time::Duration::from(*timeout)));
+    let field = Path::new("csi").child("publishTimeout");
+    wrong.map(|timeout| field.invalid(&*timeout.to_string(), "must be between 1s and 115s")).into_iter().collect()
+}
+
+/// A plugin needs both: the file says which, the directory where.
+fn credential_providers(configuration: &ImagevolConfiguration) -> Option<FieldError> {
+    let (file, dir) =
+        (&configuration.image_credential_provider_config, &configuration.image_credential_provider_bin_dir);
+    let message = "imageCredentialProviderConfig and imageCredentialProviderBinDir need each other";
+    let (field, path) = match (file, dir) {
+        (Some(file), None) => ("imageCredentialProviderConfig", file),
+        (None, Some(dir)) => ("imageCredentialProviderBinDir", dir),
+        (Some(_), Some(_)) | (None, None) => return None,
+    };
+    Some(Path::new(field).invalid(path.to_string_lossy().as_ref(), message))
 }
 
 /// Paths must mean the same wherever the daemon is started, and not climb.

@@ -1,0 +1,3 @@
+//! What the tests on a real cluster share.
+
+#![forbid(unsafe_code)]
