@@ -160,6 +160,7 @@ where
             reference: &self.reference,
             policy: self.policy,
             about: &about,
+            claims: &imagevol_images::Claims::default(),
             progress: &how.progress,
         };
         tokio::select! {

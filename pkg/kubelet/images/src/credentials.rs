@@ -1,4 +1,4 @@
-//! The credentials that a pod may show: those of its pull secrets, then those of the node.
+//! The credentials that a pod may show: those of its pull secrets, those that came with its request, then those of the node.
 
 use std::error::Error;
 use std::fmt;
@@ -73,12 +73,18 @@ pub enum CredentialError {
         /// What is wrong with it.
         source: DockerConfigError,
     },
+    /// The same for a secret that came with the request and that nobody named.
+    #[error("failed to read the pull secret that came with the request")]
+    Inline {
+        /// What is wrong with it.
+        source: DockerConfigError,
+    },
 }
 
 /// What a pod may show a registry for one repository.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PodCredentials {
-    /// What to try, in order: from the pod's secrets, then from the node. Empty means to ask as anybody.
+    /// What to try, in order: from the pod's secrets, then from what the door showed, then from the node. Empty means to ask as anybody.
     pub(crate) matches: Vec<MatchedCredential>,
 }
 
@@ -100,6 +106,15 @@ impl PullSecret {
         Some(Self { coordinates, kind, data: data.to_vec().into() })
     }
 
+    /// A secret that came with a request of a pod in `namespace`, without its name: `nodePublishSecretRef` of a CSI volume.
+    ///
+    /// It is the same as another only if its content is: it has no identity that would outlast a change.
+    pub fn inline(namespace: &str, kind: PullSecretKind, data: Vec<u8>) -> Self {
+        let namespace = namespace.to_owned();
+        let coordinates = SecretCoordinates { namespace, name: String::new(), uid: String::new() };
+        Self { coordinates, kind, data: data.into() }
+    }
+
     fn config(&self) -> Result<DockerConfig, CredentialError> {
         let data = self.data.expose_secret();
         let parsed = match self.kind {
@@ -107,7 +122,10 @@ impl PullSecret {
             PullSecretKind::DockerCfg => DockerConfig::from_dockercfg(data),
         };
         let SecretCoordinates { namespace, name, .. } = self.coordinates.clone();
-        parsed.map_err(|source| CredentialError::Secret { namespace, name, source })
+        parsed.map_err(|source| match name.is_empty() {
+            true => CredentialError::Inline { source },
+            false => CredentialError::Secret { namespace, name, source },
+        })
     }
 }
 
@@ -117,6 +135,11 @@ impl PullSecretKind {
     /// The kind for a secret's `type`.
     pub fn of_type(type_: &str) -> Option<Self> {
         [Self::DockerConfigJson, Self::DockerCfg].into_iter().find(|kind| kind.as_str() == type_)
+    }
+
+    /// The kind that has its content under `key`, where a secret came without its type.
+    pub fn of_key(key: &str) -> Option<Self> {
+        [Self::DockerConfigJson, Self::DockerCfg].into_iter().find(|kind| kind.key() == key)
     }
 
     /// The secret's `type`.
@@ -149,7 +172,7 @@ impl CredentialError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Secrets(_) => false,
-            Self::Secret { .. } => true,
+            Self::Secret { .. } | Self::Inline { .. } => true,
         }
     }
 }
@@ -157,17 +180,27 @@ impl CredentialError {
 // === impl PodCredentials ===
 
 impl PodCredentials {
-    /// What `secrets` and then `node` have for `repository` (`domain/path`, normalized).
-    pub(crate) fn matching(secrets: &[PullSecret], node: &Keyring, repository: &str) -> Result<Self, CredentialError> {
-        let mut ring = Keyring::default();
-        for secret in secrets {
-            let source = CredentialSource::Secret(Arc::new(secret.coordinates.clone()));
-            ring.add(&source, secret.config()?);
-        }
-        let mut matches = ring.lookup(repository);
+    /// What `own` and then `claimed` secrets and then `node` have for `repository` (`domain/path`, normalized).
+    pub(crate) fn matching(
+        own: &[PullSecret],
+        claimed: &[PullSecret],
+        node: &Keyring,
+        repository: &str,
+    ) -> Result<Self, CredentialError> {
+        let mut matches = keyring(own)?.lookup(repository);
+        matches.extend(keyring(claimed)?.lookup(repository));
         matches.extend(node.lookup(repository));
         Ok(Self { matches })
     }
+}
+
+fn keyring(secrets: &[PullSecret]) -> Result<Keyring, CredentialError> {
+    let mut ring = Keyring::default();
+    for secret in secrets {
+        let source = CredentialSource::Secret(Arc::new(secret.coordinates.clone()));
+        ring.add(&source, secret.config()?);
+    }
+    Ok(ring)
 }
 
 #[cfg(test)]
@@ -195,18 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn secrets_come_before_the_node_and_both_are_tried() {
+    fn the_pods_secrets_come_before_claims_and_claims_before_the_node() {
         let both = [
             pull_secret("a", PullSecretKind::DockerConfigJson, r#"{"auths":{"r.io":{"username":"json"}}}"#),
             pull_secret("b", PullSecretKind::DockerCfg, r#"{"r.io":{"username":"cfg"},"q.io":{"username":"other"}}"#),
         ];
+        let claimed = br#"{"r.io/a":{"username":"claimed"}}"#.to_vec();
+        let claimed = PullSecret::inline("default", PullSecretKind::of_key(".dockercfg").unwrap(), claimed);
         let mut node = Keyring::default();
         let config = DockerConfig::from_config_json(br#"{"auths":{"r.io/a":{"username":"node"}}}"#).unwrap();
         node.add(&CredentialSource::Node, config);
-        let found = PodCredentials::matching(&both, &node, "r.io/a").unwrap().matches;
+        let found = PodCredentials::matching(&both, &[claimed], &node, "r.io/a").unwrap().matches;
         let users: Vec<_> = found.iter().map(|found| &*found.auth.username).collect();
-        assert_eq!(users, ["json", "cfg", "node"]);
-        assert_eq!(found[2].source, CredentialSource::Node);
+        assert_eq!(users, ["json", "cfg", "claimed", "node"]);
+        assert_eq!(found[3].source, CredentialSource::Node);
     }
 
     #[test]
@@ -215,7 +250,7 @@ mod tests {
             pull_secret("good", PullSecretKind::DockerConfigJson, r#"{"auths":{"r.io":{"username":"a"}}}"#),
             pull_secret("bad", PullSecretKind::DockerConfigJson, "{\"auths\":{\"hunter2-planted\""),
         ];
-        let error = PodCredentials::matching(&secrets, &Keyring::default(), "r.io/a").unwrap_err();
+        let error = PodCredentials::matching(&secrets, &[], &Keyring::default(), "r.io/a").unwrap_err();
         assert!(error.is_final());
         let text = crate::text::with_causes(&error);
         let expected =

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod blocking;
+mod claims;
 mod credentials;
 mod error;
 mod failures;
@@ -20,6 +21,7 @@ mod pull_manager;
 mod puller;
 mod text;
 
+pub use claims::{Claims, ServiceAccountClaim};
 pub use credentials::{CredentialError, PodPullSecrets, PullSecret, PullSecretKind, PullSecrets, PullSecretsError};
 pub use error::{ImageError, PullError, ServiceErrors};
 pub use failures::BackoffLimits;

@@ -10,6 +10,7 @@ use imagevol_base::{EventKind, EventRecorder, Holder};
 use imagevol_cri::{ImageId, ImageReferences, ImageService, ImageServiceError, Progress};
 use tokio::time::Instant;
 
+use crate::claims::Claims;
 use crate::credentials::PullSecrets;
 use crate::error::{ImageError, Notice};
 use crate::failures::{BackoffLimits, Failures};
@@ -73,6 +74,8 @@ pub struct EnsureImage<'a> {
     pub policy: PullPolicy,
     /// What the events are about.
     pub about: &'a ObjectReference,
+    /// What the pod shows beside its pull secrets.
+    pub claims: &'a Claims,
     /// Where the pull counts its bytes.
     pub progress: &'a Progress,
 }

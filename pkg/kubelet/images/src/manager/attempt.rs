@@ -145,7 +145,8 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
             self.manager.tell(self.request.about, Notice { kind, reason, message });
         }
         let node = self.manager.node.keyring().await;
-        PodCredentials::matching(&secrets.found, &node, &self.named.reference.repository())
+        let repository = self.named.reference.repository();
+        PodCredentials::matching(&secrets.found, &self.request.claims.secrets, &node, &repository)
     }
 
     async fn record_intent(&mut self) -> Outcome {

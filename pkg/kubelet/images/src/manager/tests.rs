@@ -131,6 +131,7 @@ impl World {
             reference: image,
             policy,
             about: &pod_ref(&about),
+            claims: &Claims::default(),
             progress: &Progress::default(),
         };
         self.manager.ensure_image_exists(request).await

@@ -97,13 +97,14 @@ pub(crate) fn must_attempt_image_pull(policy: &VerificationPolicy, image: &Prese
 /// whatever content (it is the same tenant's).
 pub(crate) fn prove(known: &ImagePullCredentials, secrets: &[ImagePullSecret]) -> Proof {
     for secret in secrets {
-        if known.kubernetes_secrets.contains(secret) {
-            return Proof::Known;
-        }
         let equal = |known: &ImagePullSecret| has_same_hash(known, secret) || is_same_secret(known, secret);
-        if known.kubernetes_secrets.iter().any(equal) {
-            return Proof::New(secret.clone());
+        if !known.kubernetes_secrets.iter().any(equal) {
+            continue;
         }
+        return match known.kubernetes_secrets.contains(secret) {
+            true => Proof::Known,
+            false => Proof::New(secret.clone()),
+        };
     }
     Proof::Missing
 }

@@ -138,4 +138,5 @@ fn empty_hashes_and_uids_prove_nothing() {
     let known = by_secrets(&[secret("n", "", "")]);
     assert_eq!(prove(&known, &[secret("m", "v", "")]), Proof::Missing);
     assert_eq!(prove(&known, &[secret("n", "", "h")]), Proof::Missing);
+    assert_eq!(prove(&known, &[secret("n", "", "")]), Proof::Missing);
 }
