@@ -8,11 +8,13 @@
 pub mod auth;
 pub mod config;
 pub mod core;
+pub mod csi;
 pub mod daemon;
 pub mod duration;
 mod hex;
 pub mod names;
 pub mod oci;
+pub mod pluginregistration;
 pub mod records;
 
 pub use k8s_openapi::api::core::v1 as corev1;
