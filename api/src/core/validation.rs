@@ -11,7 +11,7 @@ mod names;
 mod secret;
 mod volumes;
 
-pub(crate) use names::dns_subdomain;
+pub(crate) use names::{dns_subdomain, label_key};
 pub use secret::validate_secret;
 pub(crate) use volumes::source_fields;
 

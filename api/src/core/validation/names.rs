@@ -40,7 +40,7 @@ pub(crate) fn dns_subdomain(name: &str) -> Vec<String> {
 }
 
 /// What is wrong with the key of a label or annotation (`IsLabelKey`).
-pub(super) fn label_key(key: &str) -> Vec<String> {
+pub(crate) fn label_key(key: &str) -> Vec<String> {
     let (prefix, name) = match key.split_once('/') {
         None => (None, key),
         Some((_, name)) if name.contains('/') => {

@@ -122,9 +122,11 @@ impl PullSecret {
             PullSecretKind::DockerCfg => DockerConfig::from_dockercfg(data),
         };
         let SecretCoordinates { namespace, name, .. } = self.coordinates.clone();
-        parsed.map_err(|source| match name.is_empty() {
-            true => CredentialError::Inline { source },
-            false => CredentialError::Secret { namespace, name, source },
+        parsed.map_err(|source| {
+            if name.is_empty() {
+                return CredentialError::Inline { source };
+            }
+            CredentialError::Secret { namespace, name, source }
         })
     }
 }

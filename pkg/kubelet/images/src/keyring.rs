@@ -6,14 +6,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use imagevol_api::auth::AuthConfig;
+use imagevol_api::credentialprovider::RegistryPattern;
 use imagevol_base::Digester;
 use secrecy::{ExposeSecret, SecretString};
 
 mod docker_config;
-mod endpoint;
 
 pub use docker_config::{DockerConfig, DockerConfigError, Entry, FormError};
-use endpoint::Endpoint;
 
 /// The host that an image without a registry comes from, in the keys of docker configurations.
 const DEFAULT_REGISTRY_HOST: &str = "index.docker.io";
@@ -65,7 +64,7 @@ pub struct CredentialHash(String);
 #[derive(Debug, Clone)]
 struct Row {
     key: String,
-    endpoint: Endpoint,
+    pattern: RegistryPattern,
     credential: MatchedCredential,
 }
 
@@ -75,21 +74,21 @@ impl Keyring {
     /// Adds what `config` holds. Keys that are no `[scheme://]host[:port][/path]` are left out, as the kubelet does.
     pub fn add(&mut self, source: &CredentialSource, config: DockerConfig) {
         for (written, entry) in config.entries {
-            let Some((key, endpoint)) = Endpoint::of_key(&written) else {
+            let Some((key, pattern)) = RegistryPattern::of_key(&written) else {
                 tracing::warn!(?source, "a docker configuration has a key that is no registry; it is left out");
                 continue;
             };
             let hash = CredentialHash::of(&entry);
             let credential = MatchedCredential { auth: Arc::new(entry.auth), hash, source: source.clone() };
-            self.rows.push(Row { key, endpoint, credential });
+            self.rows.push(Row { key, pattern, credential });
         }
         self.rows.sort_by(|a, b| b.key.cmp(&a.key));
     }
 
     /// What to try for `repository` (`domain/path`, normalized), in order; nothing if nobody's credentials match.
     pub fn lookup(&self, repository: &str) -> Vec<MatchedCredential> {
-        let Some(target) = Endpoint::parse(repository) else { return Vec::new() };
-        let matches: Vec<_> = self.credentials(|row| row.endpoint.matches(&target)).collect();
+        let Some(target) = RegistryPattern::parse(repository) else { return Vec::new() };
+        let matches: Vec<_> = self.credentials(|row| row.pattern.matches(&target)).collect();
         if !matches.is_empty() || !is_on_default_registry(repository) {
             return matches;
         }

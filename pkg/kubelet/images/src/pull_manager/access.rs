@@ -101,10 +101,8 @@ pub(crate) fn prove(known: &ImagePullCredentials, secrets: &[ImagePullSecret]) -
         if !known.kubernetes_secrets.iter().any(equal) {
             continue;
         }
-        return match known.kubernetes_secrets.contains(secret) {
-            true => Proof::Known,
-            false => Proof::New(secret.clone()),
-        };
+        let is_there = known.kubernetes_secrets.contains(secret);
+        return if is_there { Proof::Known } else { Proof::New(secret.clone()) };
     }
     Proof::Missing
 }

@@ -1,20 +1,23 @@
-//! The part of a registry that a credential is for: host with wildcards, port, path prefix.
+//! The part of a registry that credentials are for: host with wildcards, port, path prefix.
 
-/// `host[:port][/path]`.
+/// `host[:port][/path]`: images of a host or of many, as `matchImages`, answers of plugins and docker configurations name
+/// them (Kubernetes, `pkg/credentialprovider/keyring.go`, `URLsMatch`).
+///
+/// `*` stands for any run of characters inside one part of the host; neither port nor path can have one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub struct RegistryPattern {
     host: String,
     port: String,
     path: String,
 }
 
-// === impl Endpoint ===
+// === impl RegistryPattern ===
 
-impl Endpoint {
-    /// The endpoint of a docker configuration's key, and the key in its plain form, by which keys are ordered.
+impl RegistryPattern {
+    /// The pattern of a docker configuration's key, and the key in its plain form, by which keys are ordered.
     ///
     /// A scheme does not matter, and the paths `/v1/` and `/v2/` mean the host (docker, `ResolveAuthConfig`).
-    pub(super) fn of_key(written: &str) -> Option<(String, Self)> {
+    pub fn of_key(written: &str) -> Option<(String, Self)> {
         let bare = ["https://", "http://"].iter().find_map(|scheme| written.strip_prefix(scheme)).unwrap_or(written);
         let bare = bare.split(['?', '#']).next().unwrap_or(bare);
         let (authority, path) = split_path(bare);
@@ -24,12 +27,12 @@ impl Endpoint {
             .find_map(|version| path.strip_prefix(version))
             .map_or_else(|| path.trim_start_matches('/').to_owned(), str::to_owned);
         let key = if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") };
-        let endpoint = Self::parse(&key)?;
-        Some((key, endpoint))
+        let pattern = Self::parse(&key)?;
+        Some((key, pattern))
     }
 
-    /// The endpoint that is written plainly. `None` if the host has characters that no host or wildcard has.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// The pattern that is written plainly, or the one image that a repository is. `None` if the host has characters that no host or wildcard has.
+    pub fn parse(text: &str) -> Option<Self> {
         let (authority, path) = split_path(text);
         let (host, port) = split_port(authority)?;
         let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'*' | b':');
@@ -38,9 +41,9 @@ impl Endpoint {
         plain.then(|| Self { host: host.to_owned(), port: port.to_owned(), path: path.to_owned() })
     }
 
-    /// Whether a credential for this endpoint is one for `target`: as many labels in the host, each of them matching; the same
+    /// Whether credentials for this are for `target` too, which is a repository: as many labels in the host, each of them matching; the same
     /// port; a path that begins with this one.
-    pub(super) fn matches(&self, target: &Self) -> bool {
+    pub fn matches(&self, target: &Self) -> bool {
         let labels = self.host.split('.').count() == target.host.split('.').count();
         labels
             && self.port == target.port
@@ -103,7 +106,7 @@ mod tests {
     #[case("*.r.io", "*.r.io")]
     #[case("[::1]:5000", "[::1]:5000")]
     fn reads_keys(#[case] written: &str, #[case] key: &str) {
-        assert_eq!(Endpoint::of_key(written).unwrap().0, key);
+        assert_eq!(RegistryPattern::of_key(written).unwrap().0, key);
     }
 
     #[rstest]
@@ -116,7 +119,7 @@ mod tests {
     #[case("::1:5000")]
     #[case("[::1")]
     fn leaves_out_what_is_no_registry(#[case] written: &str) {
-        assert_eq!(Endpoint::of_key(written), None);
+        assert_eq!(RegistryPattern::of_key(written), None);
     }
 
     #[rstest]
@@ -139,7 +142,8 @@ mod tests {
     #[case::ipv6("[::1]:5000", "[::1]:5000/c", true)]
     #[case::ipv6_other_port("[::1]", "[::1]:5000/c", false)]
     fn matches_as_the_kubelet_does(#[case] key: &str, #[case] image: &str, #[case] matches: bool) {
-        let found = Endpoint::of_key(key).is_some_and(|(_, key)| key.matches(&Endpoint::parse(image).unwrap()));
+        let found =
+            RegistryPattern::of_key(key).is_some_and(|(_, key)| key.matches(&RegistryPattern::parse(image).unwrap()));
         assert_eq!(found, matches);
     }
 
@@ -172,16 +176,16 @@ mod tests {
 
         #[test]
         fn no_key_breaks_the_parser(key in ".{0,40}", image in "[a-z]{1,8}\\.io(:[0-9]{1,4})?/[a-z]{1,8}") {
-            if let Some((_, endpoint)) = Endpoint::of_key(&key) {
-                endpoint.matches(&Endpoint::parse(&image).unwrap());
+            if let Some((_, pattern)) = RegistryPattern::of_key(&key) {
+                pattern.matches(&RegistryPattern::parse(&image).unwrap());
             }
         }
 
         /// A host without a wildcard gets its credentials and nobody else's.
         #[test]
         fn plain_hosts_match_themselves_alone(a in "[a-c]{1,2}\\.[ab]\\.io", b in "[a-c]{1,2}\\.[ab]\\.io") {
-            let (_, key) = Endpoint::of_key(&a).unwrap();
-            prop_assert_eq!(key.matches(&Endpoint::parse(&format!("{b}/x")).unwrap()), a == b);
+            let (_, key) = RegistryPattern::of_key(&a).unwrap();
+            prop_assert_eq!(key.matches(&RegistryPattern::parse(&format!("{b}/x")).unwrap()), a == b);
         }
     }
 }
