@@ -49,6 +49,12 @@ say() {
     printf '%s[%3d s]%s %s\n' "$dim" "$SECONDS" "$plain" "$*" >&2
 }
 
+# Some wait for a minute, and must not hold the lock when this script is killed.
+exec {root_lock}</dev/null
+kubectl() {
+    command kubectl "$@" {root_lock}<&-
+}
+
 parse() {
     command=$1
     shift
@@ -106,16 +112,19 @@ check_free() {
     [[ -z $busy ]] || die "--port-base: something listens on$busy already"
 }
 
-# open_root: one command at a time works on a root.
+# make_root: a kill in here leaves a folder that the next `up` takes for empty.
+make_root() {
+    mkdir -p "$root"
+    [[ -z $(find "$root" -mindepth 1 ! -name "$marker.new") ]] || die "--root: $root is neither empty nor a cluster's"
+    choices >"$root/$marker.new"
+    mv "$root/$marker.new" "$root/$marker"
+}
+
+# open_root: one command at a time works on a root. Of one that was killed, a child may hold the lock a moment longer.
 open_root() {
-    if [[ ! -e $root/$marker ]]; then
-        mkdir -p "$root"
-        [[ -z $(ls -A "$root") ]] || die "--root: $root is neither empty nor a cluster's"
-        touch "$root/$marker"
-    fi
     [[ -O $root/$marker ]] || die "$root belongs to $(stat -c %U "$root")"
     exec {root_lock}<"$root"
-    flock --nonblock "$root_lock" || die "another $invoked_as works on $root"
+    flock --timeout 5 "$root_lock" || die "another $invoked_as works on $root"
 }
 
 is_up() {
@@ -129,7 +138,7 @@ is_up() {
 up() {
     derive
     if already_up; then
-        [[ $(choices) == "$(<"$root/settings")" ]] || die "$root is up, with other options: \`down\` comes first"
+        [[ $(choices) == "$(<"$root/$marker")" ]] || die "$root is up, with other options: \`down\` comes first"
         say "$root is up already"
     else
         clear_remains
@@ -160,9 +169,9 @@ start_cluster() {
     check_machine
     check_free
     build_programs
+    make_root
     open_root
     take_number
-    choices >"$root/settings"
     make_ground
     for part in "${parts[@]}"; do
         [[ $part != kubelet ]] || push_images

@@ -16,7 +16,17 @@ take_down() {
     if ((EUID == 0)); then
         give_machine_back
     fi
-    rm -rf --one-file-system "$root"
+    remove_root
+}
+
+# remove_root: never across a mount, behind which may be a folder of the machine itself.
+remove_root() {
+    local mounted
+    mounted=$(mounts_below "$root")
+    [[ -z $mounted ]] || die "still mounted: $mounted"
+    find "$root" -mindepth 1 -maxdepth 1 ! -name "$marker" -exec rm -rf --one-file-system {} +
+    rm "$root/$marker"
+    rmdir "$root"
 }
 
 give_machine_back() {
@@ -56,13 +66,17 @@ delete_listed() {
     done
 }
 
-# Names outside the root that carry this cluster's.
+# Names outside the root: those of this cluster's network and of its containers.
 remove_leftovers() {
-    local bundle
+    local bundle result
     for bundle in "$root"/containerd/state/io.containerd.runtime.v2.task/k8s.io/*/; do
         [[ ! -d $bundle ]] || remove_shim_socket "$(basename "$bundle")"
     done
-    rm -f "/var/lib/cni/results/$name-"*
+    for result in "/var/lib/cni/results/$name-"*; do
+        # NETWORK-SANDBOX-INTERFACE; each sandbox has a loopback besides.
+        result=${result#*"/$name-"}
+        rm -f /var/lib/cni/results/{"$name","cni-loopback"}-"${result%-*}"-*
+    done
     [[ ! -d /var/log/containers ]] || find /var/log/containers -type l -lname "$root/*" -delete
 }
 

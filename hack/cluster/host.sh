@@ -170,12 +170,16 @@ mounts_below() {
     done
 }
 
-# unmount_below FOLDER: some mounts go along with others of their peer group.
+# unmount_below FOLDER: until nothing is mounted there, since some mounts take others of their peer group along.
 unmount_below() {
-    local left=100 point
-    while point=$(mounts_below "$1" | head -n 1) && [[ $point ]]; do
-        ((left-- > 0)) || die "mounts do not go: $(mounts_below "$1")"
-        umount "$point" 2>/dev/null || umount --lazy "$point" || true
+    local tries=10 points point
+    mapfile -t points < <(mounts_below "$1")
+    while ((${#points[@]})); do
+        ((tries-- > 0)) || die "still mounted: ${points[*]}"
+        for point in "${points[@]}"; do
+            umount "$point" 2>/dev/null || umount --lazy "$point" 2>/dev/null || true
+        done
+        mapfile -t points < <(mounts_below "$1")
     done
 }
 

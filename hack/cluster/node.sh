@@ -117,7 +117,8 @@ start_kubelet() {
         --hostname-override="$node_name" --node-ip="$gateway" --root-dir="$kubelet_root" --cert-dir=certificates --v=2
 }
 
-# Nothing is reserved, evicted or collected: a developer's disk is fuller than a node's should be.
+# Nothing is reserved, evicted or collected: a developer's disk is fuller than a node's should be. The name server is
+# not there, but without its address each pod gets a warning.
 configure_kubelet() {
     cat <<EOF
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -132,6 +133,8 @@ authentication:
   x509: {clientCAFile: $pki/ca.crt}
   anonymous: {enabled: false}
 containerRuntimeEndpoint: unix://$containerd_socket
+clusterDNS: [$service_network.10]
+clusterDomain: cluster.local
 cgroupDriver: cgroupfs
 cgroupRoot: /$name
 failCgroupV1: false

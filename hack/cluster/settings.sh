@@ -1,14 +1,14 @@
 # Names, ports and addresses of one local cluster, all from its root and the base of its ports; sourced, never run.
 # shellcheck shell=bash disable=SC2034  # Used by its fellows.
 
-# The user's choices, with their defaults; `up` writes them into $root/settings, the other commands read them there.
+# The user's choices, with their defaults; `up` writes them into the root, the other commands read them there.
 root=/var/tmp/imagevol-cluster
 port_base=24000
 containerd=v2
 kubernetes=1.36
 control_plane_only=
 
-# Written first into a new root: without it nothing there is ever deleted.
+# The file with these choices, the first in a new root and the last to go: without it nothing there is ever deleted.
 marker=.imagevol-cluster
 # What the clusters of this machine share: which numbers are taken, and what the last one puts back. Gone at a reboot,
 # like the things that it speaks of.
@@ -87,5 +87,5 @@ choices() {
 load_settings() {
     [[ -e $root/$marker ]] || return 1
     # shellcheck source=/dev/null
-    [[ ! -e $root/settings ]] || source "$root/settings"
+    source "$root/$marker"
 }
