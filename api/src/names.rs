@@ -70,6 +70,10 @@ path_name! {
     VolumeName
 }
 path_name! {
+    /// The last part of the path at which a kubelet wants a CSI volume; kubelets call it `mount`.
+    LeafName
+}
+path_name! {
     /// `spec.containers[].name`: the name of a container's directory of sub paths.
     ContainerName
 }

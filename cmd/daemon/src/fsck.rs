@@ -9,9 +9,9 @@ use imagevol_api::config::ImagevolConfiguration;
 use imagevol_api::daemon::FsckReport;
 use imagevol_api::oci::Digest;
 use imagevol_base::Holder;
-use imagevol_mount::{Interface, Kernel};
+use imagevol_mount::{DeviceNumber, Interface, Kernel, MountPoint};
 use imagevol_store::Store;
-use imagevol_volume::Host;
+use imagevol_volume::{Door, Host, Key};
 
 /// `imagevold fsck`: checks the state directory while no daemon runs; exit code 1 if anything is wrong.
 pub(crate) fn offline(config: &ImagevolConfiguration) -> anyhow::Result<ExitCode> {
@@ -41,7 +41,7 @@ pub(crate) fn check(
         problems: report.problems,
     };
     check_volumes(store, host, &mut report)?;
-    check_mounts(store, mounts, config, &mut report)?;
+    check_mounts(store, host, &staged_images(mounts, config)?, &mut report)?;
     Ok(report)
 }
 
@@ -49,10 +49,8 @@ pub(crate) fn check(
 fn check_volumes(store: &Store, host: &Host, report: &mut FsckReport) -> anyhow::Result<()> {
     let rows: BTreeMap<Holder, _> = store.references().context("references")?.into_iter().collect();
     for found in host.find_volumes().context("pod directories")? {
-        let path = host.volume_path(&found.pod, &found.volume);
-        let holder = Holder::Volume { pod: found.pod, volume: found.volume };
-        if !rows.contains_key(&holder) {
-            report.problems.push(format!("{}: no reference row names this volume", path.display()));
+        if !rows.contains_key(&found.holder()) {
+            report.problems.push(format!("{}: no reference row names this volume", host.path(&found).display()));
         }
     }
     Ok(())
@@ -61,55 +59,42 @@ fn check_volumes(store: &Store, host: &Host, report: &mut FsckReport) -> anyhow:
 /// Each mount of ours is of an image that a row names: its superblock is the one staged for that image.
 fn check_mounts(
     store: &Store,
-    mounts: &dyn Interface,
-    config: &ImagevolConfiguration,
+    host: &Host,
+    staged: &BTreeMap<String, DeviceNumber>,
     report: &mut FsckReport,
 ) -> anyhow::Result<()> {
-    let mut staged = BTreeMap::new();
-    for mount in mounts.list(&config.run_dir.join("staging")).context("staging mounts")? {
-        report.mounts += 1;
-        let name = mount.at.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        staged.insert(name, mount.device);
-    }
+    report.mounts += u64::try_from(staged.len()).unwrap_or(u64::MAX);
     let bound = bound_images(store)?;
-    for (path, pod_mount) in pod_mounts(mounts, config)? {
-        report.mounts += 1;
-        let Some(image) = bound.get(&path.0) else {
-            report.problems.push(format!("{}: mounted, and no reference row is bound to an image", path.1));
+    for (key, mount) in host.mounts().context("pod mounts")? {
+        let Some(image) = bound.get(&key) else {
+            // A kubelet's volume without a row may be another driver's.
+            if key.door == Door::Pod {
+                report.mounts += 1;
+                report
+                    .problems
+                    .push(format!("{}: mounted, and no reference row is bound to an image", mount.at.display()));
+            }
             continue;
         };
-        if staged.get(image.hex()).is_some_and(|device| *device != pod_mount) {
-            report.problems.push(format!("{}: mounted from another image than {image}", path.1));
+        report.mounts += 1;
+        if staged.get(image.hex()).is_some_and(|device| *device != mount.device) {
+            report.problems.push(format!("{}: mounted from another image than {image}", mount.at.display()));
         }
     }
     Ok(())
 }
 
-fn bound_images(store: &Store) -> anyhow::Result<BTreeMap<(String, String), Digest>> {
-    let mut bound = BTreeMap::new();
-    for (holder, row) in store.references().context("references")? {
-        if let (Holder::Volume { pod, volume }, Some(image)) = (holder, row.image) {
-            bound.insert((pod.to_string(), volume.to_string()), image);
-        }
-    }
-    Ok(bound)
+/// The superblock of each staged image, by the image's digest.
+fn staged_images(
+    mounts: &dyn Interface,
+    config: &ImagevolConfiguration,
+) -> anyhow::Result<BTreeMap<String, DeviceNumber>> {
+    let staged = mounts.list(&config.run_dir.join("staging")).context("staging mounts")?;
+    let name = |mount: &MountPoint| mount.at.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(staged.into_iter().map(|mount| (name(&mount), mount.device)).collect())
 }
 
-type PodMount = (((String, String), String), imagevol_mount::DeviceNumber);
-
-/// Our mounts below the pods' directories, by pod and volume.
-fn pod_mounts(mounts: &dyn Interface, config: &ImagevolConfiguration) -> anyhow::Result<Vec<PodMount>> {
-    let pods = config.root_dir().join("pods");
-    let mut found = Vec::new();
-    for mount in mounts.list(&pods).context("pod mounts")? {
-        let below = mount.at.strip_prefix(&pods).map(std::path::Path::to_path_buf).unwrap_or_default();
-        let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-        let key = match parts.as_slice() {
-            [pod, family, plugin, volume] if family == "volumes" && plugin == "kubernetes.io~image" => (pod, volume),
-            [pod, family, volume, _, _] if family == "volume-subpaths" => (pod, volume),
-            _ => continue,
-        };
-        found.push((((key.0.clone(), key.1.clone()), mount.at.display().to_string()), mount.device));
-    }
-    Ok(found)
+fn bound_images(store: &Store) -> anyhow::Result<BTreeMap<Key, Digest>> {
+    let rows = store.references().context("references")?;
+    Ok(rows.into_iter().filter_map(|(holder, row)| Some((Key::of_holder(holder)?, row.image?))).collect())
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use imagevol_api::names::{PodUid, VolumeName};
 
+use crate::Target;
+
 /// Somebody for whose sake an image stays on the node: the key of a reference row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Holder {
@@ -15,6 +17,8 @@ pub enum Holder {
         /// Its volume.
         volume: VolumeName,
     },
+    /// A volume that a kubelet asks for through CSI, or will: from the moment that its pod is known until it is unpublished.
+    Csi(Target),
     /// A pull by command, while it runs.
     Command {
         /// Tells concurrent commands apart; unique within a run of the daemon.
@@ -33,17 +37,18 @@ impl Holder {
     /// Whether the holder outlives the daemon's process. Others' rows are dropped at start.
     pub fn outlives_process(&self) -> bool {
         match self {
-            Self::Volume { .. } => true,
+            Self::Volume { .. } | Self::Csi(_) => true,
             Self::Command { .. } => false,
         }
     }
 }
 
-/// The row's key: `volume/<pod uid>/<volume>` or `command/<id>`. Neither part can hold a `/`.
+/// The row's key: `volume/<pod uid>/<volume>`, `csi/<pod uid>/<volume>/<leaf>` or `command/<id>`. No part can hold a `/`.
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Volume { pod, volume } => write!(f, "volume/{pod}/{volume}"),
+            Self::Csi(Target { pod, volume, leaf }) => write!(f, "csi/{pod}/{volume}/{leaf}"),
             Self::Command { id } => write!(f, "command/{id}"),
         }
     }
@@ -54,15 +59,19 @@ impl FromStr for Holder {
 
     fn from_str(text: &str) -> Result<Self, HolderError> {
         let wrong = || HolderError(text.to_owned());
-        let mut parts = text.split('/');
-        let holder = match (parts.next(), parts.next(), parts.next()) {
-            (Some("volume"), Some(pod), Some(volume)) => {
+        let parts: Vec<_> = text.split('/').collect();
+        Ok(match parts.as_slice() {
+            ["volume", pod, volume] => {
                 Self::Volume { pod: pod.parse().map_err(|_| wrong())?, volume: volume.parse().map_err(|_| wrong())? }
             }
-            (Some("command"), Some(id), None) => Self::Command { id: id.parse().map_err(|_| wrong())? },
+            ["csi", pod, volume, leaf] => Self::Csi(Target {
+                pod: pod.parse().map_err(|_| wrong())?,
+                volume: volume.parse().map_err(|_| wrong())?,
+                leaf: leaf.parse().map_err(|_| wrong())?,
+            }),
+            ["command", id] => Self::Command { id: id.parse().map_err(|_| wrong())? },
             _ => return Err(wrong()),
-        };
-        if parts.next().is_some() { Err(wrong()) } else { Ok(holder) }
+        })
     }
 }
 
@@ -72,14 +81,14 @@ mod tests {
 
     #[test]
     fn keys_round_trip() {
-        for key in ["volume/0b5a7bd0-3b0b/models", "command/7"] {
+        for key in ["volume/0b5a7bd0-3b0b/models", "csi/0b5a7bd0-3b0b/pv.models/mount", "command/7"] {
             assert_eq!(key.parse::<Holder>().unwrap().to_string(), key);
         }
     }
 
     #[test]
     fn refuses_other_keys() {
-        for key in ["", "volume/a", "volume/a/b/c", "volume/../x", "command/x", "pin/a"] {
+        for key in ["", "volume/a", "volume/a/b/c", "volume/../x", "csi/a/b", "csi/a/b/..", "command/x", "pin/a"] {
             assert!(key.parse::<Holder>().is_err(), "{key}");
         }
     }

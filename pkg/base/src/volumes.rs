@@ -55,6 +55,29 @@ pub struct VolumeFailure {
     pub message: String,
     /// Whether trying again can help.
     pub outlook: Outlook,
+    /// Whose fault it is.
+    pub cause: FailureCause,
+}
+
+/// Whose fault it is that a volume is not mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureCause {
+    /// The registry does not have the image.
+    NotFound,
+    /// The registry refuses the credentials that were shown, or wants some.
+    Denied,
+    /// The reference is no reference.
+    InvalidName,
+    /// The image is not here, and may not be pulled.
+    NeverPull,
+    /// The image's content breaks a rule, or a signature does not hold.
+    InvalidContent,
+    /// A pull secret cannot be read.
+    Credentials,
+    /// The registry cannot be reached, or has no time.
+    Unavailable,
+    /// The node.
+    Node,
 }
 
 /// Whether trying again can help.

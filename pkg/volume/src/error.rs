@@ -32,6 +32,12 @@ pub enum VolumeError {
         /// What.
         fs_type: String,
     },
+    /// The directory that a kubelet wants the volume in has content, which a mount would hide.
+    #[error("{} is not empty", at.display())]
+    NotEmpty {
+        /// Which.
+        at: PathBuf,
+    },
     /// No plugin takes the volume.
     #[error("no volume plugin matched")]
     NoPlugin,

@@ -3,6 +3,7 @@
 //! ```text
 //! <root-dir>/pods/<uid>/volumes/kubernetes.io~image/<volume>              the whole image
 //! <root-dir>/pods/<uid>/volume-subpaths/<volume>/<container>/<index>      a sub path, directory or file
+//! <root-dir>/pods/<uid>/volumes/kubernetes.io~csi/<volume>/mount          the whole image, for a kubelet
 //! ```
 
 use std::cmp::Reverse;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use imagevol_api::names::{ContainerName, PodUid, VolumeName};
 use imagevol_mount::{DetachedMount, DirError, FileKind, Interface, MountKind, MountPoint, SafeDir};
 
-use crate::{Result, VolumeError};
+use crate::{Door, Key, Result, VolumeError};
 
 mod place;
 
@@ -38,15 +39,6 @@ pub struct Host {
     directories: Arc<Mutex<()>>,
 }
 
-/// A volume that was found on disk or in the mount table.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
-    /// Its pod.
-    pub pod: PodUid,
-    /// Its name.
-    pub volume: VolumeName,
-}
-
 /// The root directory, open, and its path as the mount table has it: the configured one may lead through symlinks.
 struct Root {
     dir: SafeDir,
@@ -62,8 +54,8 @@ impl Host {
     }
 
     /// Where a volume is mounted, for people.
-    pub fn volume_path(&self, pod: &PodUid, volume: &VolumeName) -> PathBuf {
-        Place::volume(pod, volume).below(&self.root_dir)
+    pub fn path(&self, key: &Key) -> PathBuf {
+        Place::of(key).below(&self.root_dir)
     }
 
     /// Where a sub path is mounted, for people.
@@ -90,27 +82,45 @@ impl Host {
 
     /// Attaches a mount, after making the directory or the file that it covers.
     ///
-    /// Killed before the attach: an empty directory or file, which reconstruction finds and removes or uses.
+    /// Killed before the attach: an empty directory or file, which reconstruction finds and removes or uses; below a kubelet's
+    /// directory, which the kubelet has taken away by an unpublish.
     pub fn attach(&self, mount: DetachedMount, place: &Place) -> Result<()> {
         let _guard = self.lock();
         let mut dir = SafeDir::open(&self.root_dir)?;
         for name in &place.parents {
-            dir = dir.make_dir(name, DIR_MODE)?;
+            dir = if place.below_others { dir.open_dir(name)? } else { dir.make_dir(name, DIR_MODE)? };
         }
         match mount.kind() {
-            MountKind::Directory => self.mounts.attach(mount, dir.make_dir(&place.last, DIR_MODE)?.as_fd())?,
+            MountKind::Directory => {
+                let target = dir.make_dir(&place.last, DIR_MODE)?;
+                if place.below_others && !target.entries()?.is_empty() {
+                    return Err(VolumeError::NotEmpty { at: target.path().to_owned() });
+                }
+                self.mounts.attach(mount, target.as_fd())?;
+            }
             MountKind::File => self.mounts.attach(mount, dir.make_file(&place.last)?.as_fd())?,
         }
         Ok(())
     }
 
-    /// Unmounts a volume with its sub paths and removes its directories; parents go when they are empty.
+    /// Unmounts a volume with its sub paths and removes its directories; parents of ours go when they are empty.
     ///
     /// If anything there is mounted by others, nothing is touched. Killed anywhere in between: what is left is found by
-    /// the next start.
-    pub fn remove_volume(&self, pod: &PodUid, volume: &VolumeName) -> Result<()> {
+    /// the next start, or removed by the kubelet's next unpublish.
+    pub fn remove_volume(&self, key: &Key) -> Result<()> {
         let _guard = self.lock();
         let Some(root) = self.root()? else { return Ok(()) };
+        match key.door {
+            Door::Pod => self.remove_of_pod(&root, &key.pod, &key.volume),
+            Door::Csi { .. } => {
+                let place = Place::of(key);
+                self.unmount_all(self.our_mounts(&place.below(&root.path))?)?;
+                remove_target(&root.dir, &place)
+            }
+        }
+    }
+
+    fn remove_of_pod(&self, root: &Root, pod: &PodUid, volume: &VolumeName) -> Result<()> {
         let places = [Place::sub_paths(pod, volume), Place::volume(pod, volume)];
         let mounts =
             places.iter().map(|place| self.our_mounts(&place.below(&root.path))).collect::<Result<Vec<_>>>()?;
@@ -139,8 +149,8 @@ impl Host {
         Ok(())
     }
 
-    /// Every volume of ours that has a directory. What cannot be looked into is left out, and told in the log.
-    pub fn find_volumes(&self) -> Result<BTreeSet<Found>> {
+    /// Every volume of pods of ours that has a directory. What cannot be looked into is left out, and told in the log.
+    pub fn find_volumes(&self) -> Result<BTreeSet<Key>> {
         let mut found = BTreeSet::new();
         let Some(root) = self.root()? else { return Ok(found) };
         let pods = match root.dir.open_dir(PODS) {
@@ -156,7 +166,7 @@ impl Host {
     }
 
     /// The volumes at whose place nothing but our own is mounted.
-    pub fn mounted_volumes(&self) -> Result<BTreeSet<Found>> {
+    pub fn mounted_volumes(&self) -> Result<BTreeSet<Key>> {
         let Some(root) = self.root()? else { return Ok(BTreeSet::new()) };
         let (mut ours, mut foreign) = (BTreeSet::new(), BTreeSet::new());
         for mount in self.mounts.list(&root.path.join(PODS))? {
@@ -168,6 +178,14 @@ impl Host {
             };
         }
         Ok(ours.difference(&foreign).cloned().collect())
+    }
+
+    /// Every mount at a place of a volume or of a sub path. At a kubelet's CSI volumes only mounts of our kind: others are other drivers'.
+    pub fn mounts(&self) -> Result<Vec<(Key, MountPoint)>> {
+        let Some(root) = self.root()? else { return Ok(Vec::new()) };
+        let mounts = self.mounts.list(&root.path.join(PODS))?.into_iter();
+        let owned = mounts.filter_map(|mount| Some((place::owner_at(&root.path, &mount.at)?, mount)));
+        Ok(owned.filter(|(key, mount)| key.door == Door::Pod || mount.fs_type == OUR_FS).collect())
     }
 
     /// The mounts at a path and beneath, deepest first: a parent with a mount inside would only be detached with it.
@@ -226,13 +244,13 @@ fn open_parent(root: &SafeDir, place: &Place) -> Result<Option<SafeDir>> {
 }
 
 /// The volumes with a directory in the pod's.
-fn volumes_of(root: &SafeDir, pod: &PodUid) -> BTreeSet<Found> {
+fn volumes_of(root: &SafeDir, pod: &PodUid) -> BTreeSet<Key> {
     let mut found = BTreeSet::new();
     for family in Place::families(pod) {
         match names_at(root, &family) {
             Ok(names) => {
                 let volumes = names.iter().filter_map(|name| name.parse().ok());
-                found.extend(volumes.map(|volume| Found { pod: pod.clone(), volume }));
+                found.extend(volumes.map(|volume| Key::of_pod(pod.clone(), volume)));
             }
             Err(error) => tracing::error!(%pod, error = error.with_causes(), "cannot look for volumes of a pod"),
         }

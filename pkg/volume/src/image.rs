@@ -7,17 +7,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use imagevol_api::core::pod_ref;
 use imagevol_api::corev1::Pod;
-use imagevol_api::names::{PodUid, VolumeName};
 use imagevol_api::oci::Reference;
-use imagevol_base::Holder;
 use imagevol_base::volumes::{SubPathError, SubPathErrors};
 use imagevol_cri::{ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, MountRequest};
-use imagevol_images::{EnsureImage, ImageManager, PullPolicy};
+use imagevol_images::{Claims, EnsureImage, ImageManager, PullPolicy};
 use imagevol_mount::{DetachedMount, Exec, MountPoint, SubPath};
 
-use crate::plugin::{Attributes, Mounted, Mounter, SetUp, Spec, Unmounter, VolumePlugin};
+use crate::plugin::{Attributes, Goal, Mounted, Mounter, SetUp, Spec, Unmounter, VolumePlugin};
 use crate::sub_path::{SubPathMount, sub_path_mounts};
-use crate::{Host, Place, Result, SetUpFailed, VolumeError};
+use crate::{Door, Host, Key, Place, Result, SetUpFailed, VolumeError};
 
 /// The plugin's name.
 pub const IMAGE_PLUGIN: &str = "kubernetes.io/image";
@@ -40,17 +38,16 @@ struct Shared<S> {
 struct ImageMounter<S> {
     shared: Arc<Shared<S>>,
     pod: Arc<Pod>,
-    uid: PodUid,
-    volume: VolumeName,
+    key: Key,
     reference: String,
     policy: PullPolicy,
+    claims: Arc<Claims>,
     path: PathBuf,
 }
 
 struct ImageUnmounter<S> {
     shared: Arc<Shared<S>>,
-    uid: PodUid,
-    volume: VolumeName,
+    key: Key,
 }
 
 // === impl ImagePlugin ===
@@ -85,16 +82,15 @@ where
 
     fn new_mounter(&self, spec: &Spec, pod: Arc<Pod>) -> Result<Box<dyn Mounter>> {
         let image = spec.volume.image.as_ref().ok_or(VolumeError::NotAnImage)?;
-        let uid: PodUid = pod.metadata.uid.as_deref().unwrap_or_default().parse()?;
-        let volume: VolumeName = spec.volume.name.parse()?;
-        let path = self.shared.host.volume_path(&uid, &volume);
+        let (key, claims) = (spec.key.clone(), Arc::clone(&spec.claims));
+        let path = self.shared.host.path(&key);
         let reference = image.reference.clone().unwrap_or_default();
         let policy = policy_of(image.pull_policy.as_deref(), &reference);
-        Ok(Box::new(ImageMounter { shared: Arc::clone(&self.shared), pod, uid, volume, reference, policy, path }))
+        Ok(Box::new(ImageMounter { shared: Arc::clone(&self.shared), pod, key, reference, policy, claims, path }))
     }
 
-    fn new_unmounter(&self, volume: &VolumeName, pod: &PodUid) -> Box<dyn Unmounter> {
-        Box::new(ImageUnmounter { shared: Arc::clone(&self.shared), uid: pod.clone(), volume: volume.clone() })
+    fn new_unmounter(&self, key: &Key) -> Box<dyn Unmounter> {
+        Box::new(ImageUnmounter { shared: Arc::clone(&self.shared), key: key.clone() })
     }
 }
 
@@ -125,7 +121,7 @@ where
     }
 
     async fn set_up(&self, how: SetUp) -> Result<Mounted, SetUpFailed> {
-        let held = self.shared.service.hold(&self.holder(), &self.reference).await;
+        let held = self.shared.service.hold(&self.key.holder(), &self.reference).await;
         if let Err(error) = held {
             return Err(SetUpFailed { error: error.into(), decided: how.decided });
         }
@@ -133,6 +129,9 @@ where
             Some(image) => image.clone(),
             None => self.decide(&how).await?,
         };
+        if how.goal == Goal::Present {
+            return Ok(Mounted { image, sub_path_errors: SubPathErrors::new() });
+        }
         match self.mount(&image).await {
             Ok(sub_path_errors) => Ok(Mounted { image, sub_path_errors }),
             Err(error) => Err(SetUpFailed { error, decided: self.still_present(image).await }),
@@ -144,23 +143,19 @@ impl<S> ImageMounter<S>
 where
     S: ImageService + ImageReferences + ImageMounts + 'static,
 {
-    fn holder(&self) -> Holder {
-        Holder::Volume { pod: self.uid.clone(), volume: self.volume.clone() }
-    }
-
     /// Leftovers go first. Killed between a new decision, which is a row, and the removal of an old mount, the next start would
     /// take that mount for what the row says.
     async fn decide(&self, how: &SetUp) -> Result<ImageId> {
-        let (uid, volume) = (self.uid.clone(), self.volume.clone());
-        self.shared.on_host(move |host| host.remove_volume(&uid, &volume)).await?;
+        let key = self.key.clone();
+        self.shared.on_host(move |host| host.remove_volume(&key)).await?;
         let about = pod_ref(&self.pod);
         let request = EnsureImage {
             pod: &self.pod,
-            holder: self.holder(),
+            holder: self.key.holder(),
             reference: &self.reference,
             policy: self.policy,
             about: &about,
-            claims: &imagevol_images::Claims::default(),
+            claims: &self.claims,
             progress: &how.progress,
         };
         tokio::select! {
@@ -171,7 +166,7 @@ where
 
     /// The decision stands for the next try unless the image has gone from the node meanwhile.
     async fn still_present(&self, image: ImageId) -> Option<ImageId> {
-        match self.shared.service.bind(&self.holder(), &image).await {
+        match self.shared.service.bind(&self.key.holder(), &image).await {
             Ok(bound) => bound,
             Err(error) => {
                 tracing::warn!(%image, %error, "cannot tell whether the image is still present");
@@ -180,18 +175,25 @@ where
         }
     }
 
-    /// Mounts what is not mounted yet.
+    /// Mounts what is not mounted yet. A kubelet makes sub paths of a CSI volume itself.
     async fn mount(&self, image: &ImageId) -> Result<SubPathErrors> {
-        let place = Place::volume(&self.uid, &self.volume);
+        let place = Place::of(&self.key);
         if self.mounted(place.clone()).await?.is_none() {
             let mount = self.shared.service.mount(self.request(image, None)).await?;
             self.shared.on_host(move |host| host.attach(mount, &place)).await?;
         }
-        let wanted = sub_path_mounts(&self.pod, &self.volume);
+        match self.key.door {
+            Door::Pod => self.mount_sub_paths(image).await,
+            Door::Csi { .. } => Ok(SubPathErrors::new()),
+        }
+    }
+
+    async fn mount_sub_paths(&self, image: &ImageId) -> Result<SubPathErrors> {
+        let wanted = sub_path_mounts(&self.pod, &self.key.volume);
         self.remove_other_sub_paths(&wanted).await?;
         let mut errors = SubPathErrors::new();
         for SubPathMount { container, index, sub_path } in wanted {
-            let place = Place::sub_path(&self.uid, &self.volume, &container, index);
+            let place = Place::sub_path(&self.key.pod, &self.key.volume, &container, index);
             if let Err(error) = self.mount_sub_path(image, sub_path, place).await? {
                 errors.insert((container, index), error);
             }
@@ -200,7 +202,7 @@ where
     }
 
     async fn remove_other_sub_paths(&self, wanted: &[SubPathMount]) -> Result<()> {
-        let (uid, volume) = (self.uid.clone(), self.volume.clone());
+        let (uid, volume) = (self.key.pod.clone(), self.key.volume.clone());
         let place = |mount: &SubPathMount| Place::sub_path(&uid, &volume, &mount.container, mount.index);
         let wanted: BTreeSet<Place> = wanted.iter().filter(|mount| mount.sub_path.is_ok()).map(place).collect();
         self.shared.on_host(move |host| host.remove_sub_paths(&uid, &volume, |place| wanted.contains(place))).await
@@ -224,7 +226,7 @@ where
         match self.shared.service.mount(self.request(image, Some(&sub_path))).await {
             Ok(mount) => self.attach_sub_path(mount, place).await.map(Ok),
             Err(ImageServiceError::SubPath { message }) => {
-                let message = format!("failed to mount image volume {:?}: {message}", self.volume.as_str());
+                let message = format!("failed to mount image volume {:?}: {message}", self.key.volume.as_str());
                 Ok(Err(SubPathError { reason: CREATE_CONTAINER_ERROR, message }))
             }
             Err(error) => Err(error.into()),
@@ -233,7 +235,7 @@ where
 
     /// What is mounted there may be the same by way of a symlink in the image, or what another spec wanted.
     async fn attach_sub_path(&self, mount: DetachedMount, place: Place) -> Result<()> {
-        let (uid, volume) = (self.uid.clone(), self.volume.clone());
+        let (uid, volume) = (self.key.pod.clone(), self.key.volume.clone());
         let attach = move |host: &Host| {
             if host.mounted(&place)?.is_some() && host.is_same(&place, &mount)? {
                 return Ok(());
@@ -262,11 +264,10 @@ where
 {
     /// The row goes last: until then the image is kept, and a kill leaves a row that the next start takes up.
     async fn tear_down(&self) -> Result<()> {
-        let (uid, volume) = (self.uid.clone(), self.volume.clone());
-        self.shared.on_host(move |host| host.remove_volume(&uid, &volume)).await?;
-        self.shared.images.forget(&self.uid);
-        let holder = Holder::Volume { pod: self.uid.clone(), volume: self.volume.clone() };
-        Ok(self.shared.service.release(&holder).await?)
+        let key = self.key.clone();
+        self.shared.on_host(move |host| host.remove_volume(&key)).await?;
+        self.shared.images.forget(&self.key.pod);
+        Ok(self.shared.service.release(&self.key.holder()).await?)
     }
 }
 

@@ -9,10 +9,12 @@
 mod error;
 mod host;
 mod image;
+mod key;
 mod plugin;
 pub mod sub_path;
 
 pub use error::{Result, SetUpFailed, VolumeError};
-pub use host::{Found, Host, Place};
+pub use host::{Host, Place};
 pub use image::{IMAGE_PLUGIN, ImagePlugin};
-pub use plugin::{Attributes, Mounted, Mounter, PluginManager, SetUp, Spec, Unmounter, VolumePlugin};
+pub use key::{Door, Key};
+pub use plugin::{Attributes, Goal, Mounted, Mounter, PluginManager, SetUp, Spec, Unmounter, VolumePlugin};

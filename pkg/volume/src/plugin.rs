@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use imagevol_api::corev1::{Pod, Volume};
-use imagevol_api::names::{PodUid, VolumeName};
 use imagevol_base::volumes::SubPathErrors;
 use imagevol_cri::{ImageId, Progress};
+use imagevol_images::Claims;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Result, SetUpFailed, VolumeError};
+use crate::{Key, Result, SetUpFailed, VolumeError};
 
-/// A volume of a pod's spec.
+/// A volume of a pod.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// The volume.
+    /// Which one.
+    pub key: Key,
+    /// What it is.
     pub volume: Arc<Volume>,
+    /// What is shown to registries for it, besides the pod's own pull secrets.
+    pub claims: Arc<Claims>,
 }
 
 /// What holds for all volumes of a plugin.
@@ -30,9 +34,21 @@ pub struct Attributes {
     pub selinux_relabel: bool,
 }
 
+/// How far a set-up goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Goal {
+    /// Its image is on the node, and tied to the volume.
+    Present,
+    /// The volume is mounted.
+    #[default]
+    Mounted,
+}
+
 /// How a set-up is to be done.
 #[derive(Debug, Clone, Default)]
 pub struct SetUp {
+    /// How far it goes.
+    pub goal: Goal,
     /// The image that was decided on, before a restart or in a try that failed: it is not decided again, and what is mounted
     /// already is of that image.
     pub decided: Option<ImageId>,
@@ -42,10 +58,10 @@ pub struct SetUp {
     pub cancel: CancellationToken,
 }
 
-/// A volume that is mounted.
+/// A volume that is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mounted {
-    /// What is mounted.
+    /// What is mounted, or present.
     pub image: ImageId,
     /// Sub paths that are not.
     pub sub_path_errors: SubPathErrors,
@@ -65,7 +81,7 @@ pub trait VolumePlugin: Send + Sync {
     /// Makes one volume of one pod ready to be mounted.
     fn new_mounter(&self, spec: &Spec, pod: Arc<Pod>) -> Result<Box<dyn Mounter>>;
     /// Takes one volume of one pod away; the pod may be long gone.
-    fn new_unmounter(&self, volume: &VolumeName, pod: &PodUid) -> Box<dyn Unmounter>;
+    fn new_unmounter(&self, key: &Key) -> Box<dyn Unmounter>;
 }
 
 /// Mounts one volume of one pod.

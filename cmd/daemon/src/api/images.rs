@@ -14,7 +14,7 @@ use imagevol_api::daemon::{
     ImageDetail, ImageList, ImageSummary, ImageUser, LayerDetail, PullEvent, PullRequest, RemovedImage,
 };
 use imagevol_api::oci::Reference;
-use imagevol_base::Holder;
+use imagevol_base::{Holder, Target};
 use imagevol_cri::{ImageReferences as _, ImageService as _, ImageServiceError, ImageSpec, Progress};
 use imagevol_store::{ImageKind, ImageRecord, LayerRecord};
 use tokio::sync::mpsc;
@@ -234,6 +234,7 @@ fn summary(
 fn holder_name(holder: &Holder) -> String {
     match holder {
         Holder::Volume { pod, volume } => format!("pod {pod} volume {volume}"),
+        Holder::Csi(Target { pod, volume, .. }) => format!("pod {pod} CSI volume {volume}"),
         Holder::Command { .. } => "pull command".to_owned(),
     }
 }

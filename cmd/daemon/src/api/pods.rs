@@ -12,6 +12,7 @@ use imagevol_api::names::{PodUid, VolumeName};
 use imagevol_api::oci::Digest;
 use imagevol_base::volumes::{PodVolumeReport, VolumeState};
 use imagevol_controlplane::{ControlPlaneError, DryRun, Sent};
+use imagevol_volume::Key;
 use imagevol_volume::sub_path::sub_path_mounts;
 use serde::Serialize;
 
@@ -98,7 +99,7 @@ fn volume(node: &Node, pod: &Pod, uid: &PodUid, name: &VolumeName, report: &PodV
     let image = report.volumes.get(name).and_then(mounted_image);
     PodVolume {
         name: name.to_string(),
-        path: node.host.volume_path(uid, name).display().to_string(),
+        path: node.host.path(&Key::of_pod(uid.clone(), name.clone())).display().to_string(),
         mounted: image.is_some(),
         image,
         sub_paths: sub_paths(node, pod, uid, name, report),

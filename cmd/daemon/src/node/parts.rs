@@ -17,7 +17,7 @@ use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
 use imagevol_mount::{Backend, Exec, Interface, Requested};
 use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
-use imagevol_volume::Host;
+use imagevol_volume::{Host, Key};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -109,10 +109,7 @@ pub(super) fn image_service(
 /// Where a holder's volume is mounted, if it is a volume.
 fn survivor_of(config: &ImagevolConfiguration, mounts: &Arc<dyn Interface>) -> SurvivorOf {
     let host = Host::new(config.root_dir(), Arc::clone(mounts));
-    Arc::new(move |holder: &Holder| match holder {
-        Holder::Volume { pod, volume } => Some(host.volume_path(pod, volume)),
-        Holder::Command { .. } => None,
-    })
+    Arc::new(move |holder: &Holder| Key::of_holder(holder.clone()).map(|key| host.path(&key)))
 }
 
 fn registry_config(config: &ImagevolConfiguration) -> anyhow::Result<RegistryConfig> {

@@ -64,6 +64,7 @@ impl PullKey {
     pub(crate) fn new(holder: &Holder, image: &str) -> Self {
         let owner = match holder {
             Holder::Volume { pod, .. } => Owner::Pod(pod.clone()),
+            Holder::Csi(target) => Owner::Pod(target.pod.clone()),
             Holder::Command { id } => Owner::Command(*id),
         };
         Self { owner, image: image.to_owned() }

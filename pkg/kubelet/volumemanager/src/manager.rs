@@ -8,18 +8,19 @@ use imagevol_api::corev1::Pod;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, KeyedBackoff, PodSet, Supervisor};
 use imagevol_cri::{ImageReferences, Progress};
-use imagevol_volume::{Host, Mounted, PluginManager, SetUp, SetUpFailed, VolumeError};
+use imagevol_volume::{Door, Goal, Host, Key, Mounted, PluginManager, SetUp, SetUpFailed, VolumeError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::doors::{DoorReports, DoorState, Volumes};
 use crate::metrics::Metrics;
 use crate::operation::{self, Ended, Outcome};
 use crate::outcome::{self, Retry};
 use crate::plan::{Action, plan};
 use crate::reconstruct::reconstruct;
 use crate::shown::{Shown, reports_of};
-use crate::state::{ActualStateOfWorld, Decided, DesiredStateOfWorld, Have, Key, Operation, Operations, Wanted};
+use crate::state::{ActualStateOfWorld, Decided, DesiredStateOfWorld, Have, Operation, Operations, Wanted};
 
 /// Back-off of mounts and unmounts that the node fails (nestedpendingoperations: 500 ms, doubling, at most 2 min 2 s).
 const MOUNT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
@@ -58,6 +59,11 @@ pub struct VolumeManager {
     left: BTreeMap<Key, Arc<Pod>>,
     backoff: KeyedBackoff<Key>,
     reports: watch::Sender<Option<Arc<VolumeReports>>>,
+    doors: Volumes,
+    /// The version of the doors' wishes that `want` holds.
+    seen: u64,
+    /// Why volumes that nobody wants are still there.
+    stuck: BTreeMap<Key, String>,
 }
 
 /// A mount under way.
@@ -90,8 +96,16 @@ impl VolumeManager {
             left: BTreeMap::new(),
             backoff: KeyedBackoff::new(MOUNT_BACKOFF.0, MOUNT_BACKOFF.1),
             reports,
+            doors: Volumes::new(),
+            seen: 0,
+            stuck: BTreeMap::new(),
         };
         (manager, receiver)
+    }
+
+    /// Where doors say what they want.
+    pub fn volumes(&self) -> Volumes {
+        self.doors.clone()
     }
 
     /// Runs until the supervisor is cancelled or the pods' sender is gone. Mounts stay.
@@ -101,6 +115,7 @@ impl VolumeManager {
         }
         let (ended, mut finished) = mpsc::unbounded_channel();
         let tasks = Tasks { supervisor, ended };
+        let mut wishes = self.doors.changes();
         self.observe(&pods.borrow_and_update().clone());
         loop {
             self.execute(&tasks);
@@ -112,6 +127,8 @@ impl VolumeManager {
                     Ok(()) => self.observe(&pods.borrow_and_update().clone()),
                     Err(_) => return,
                 },
+                // Never an error: the sender is ours.
+                Ok(()) = wishes.changed() => self.observe(&pods.borrow().clone()),
                 Some(end) = finished.recv() => {
                     self.finish(end);
                     // Whatever else has ended by now: one plan and one report for all.
@@ -128,8 +145,9 @@ impl VolumeManager {
     async fn reconstruct(&mut self, supervisor: &Supervisor) -> bool {
         loop {
             match reconstruct(&self.parts.host, &*self.parts.references).await {
-                Ok(have) => {
-                    self.have = have;
+                Ok(found) => {
+                    self.doors.adopt(&found.have, &found.mounted);
+                    self.have = found.have;
                     return true;
                 }
                 Err(error) => {
@@ -144,26 +162,45 @@ impl VolumeManager {
     }
 
     fn observe(&mut self, pods: &PodSet) {
-        let before = std::mem::replace(&mut self.want, DesiredStateOfWorld::of(pods));
+        let mut want = DesiredStateOfWorld::of(pods);
+        let (wanted, unseen, seen) = self.doors.take();
+        want.volumes.extend(wanted);
+        self.seen = seen;
+        self.compare(want);
+        for key in unseen {
+            self.clear_away(key);
+        }
+    }
+
+    /// A door asks for a place to be cleared, whatever is known of it, and at once.
+    fn clear_away(&mut self, key: Key) {
+        self.start_anew(&key);
+        self.stuck.remove(&key);
+        if !self.want.volumes.contains_key(&key) {
+            self.have.volumes.entry(key).or_insert(Have::Uncertain { decided: None });
+        }
+    }
+
+    fn compare(&mut self, want: DesiredStateOfWorld) {
+        let before = std::mem::replace(&mut self.want, want);
         let keys: BTreeSet<Key> = before.volumes.keys().chain(self.want.volumes.keys()).cloned().collect();
         for key in keys {
             match (before.volumes.get(&key), self.want.volumes.get(&key).cloned()) {
                 (None, Some(new)) => self.came(key, &new),
                 (Some(old), None) => self.went(key, old),
-                (Some(old), Some(new)) if !old.is_same(&new) => self.changed(key, old, &new),
+                (Some(old), Some(new)) if !old.is_same(&key, &new) => self.changed(key, old, &new),
                 (Some(_), Some(_)) | (None, None) => {}
             }
         }
-        if self.want.all_sources_ready {
-            let unwanted = self.mounting.iter().filter(|(key, _)| !self.want.volumes.contains_key(*key));
-            unwanted.for_each(|(_, mounting)| mounting.cancel.cancel());
-        }
+        let unwanted = self.mounting.iter().filter(|(key, _)| self.want.is_unwanted(key));
+        unwanted.for_each(|(_, mounting)| mounting.cancel.cancel());
     }
 
     fn came(&mut self, key: Key, wanted: &Wanted) {
         self.parts.metrics.requested.inc();
         self.start_anew(&key);
         self.left.remove(&key);
+        self.stuck.remove(&key);
         if let Some(Have::Uncertain { decided }) = self.have.volumes.get_mut(&key) {
             // Found after a restart, and meanwhile the pod may want another image.
             *decided = decided.take().filter(|decided| wanted.agrees_with(decided));
@@ -183,7 +220,13 @@ impl VolumeManager {
     /// A pod whose spec changed under its UID. The mount is made again: from a new decision if the volume is another one.
     fn changed(&mut self, key: Key, old: &Wanted, new: &Wanted) {
         self.start_anew(&key);
-        let same = old.volume == new.volume;
+        let same = match key.door {
+            Door::Pod => old.volume == new.volume,
+            Door::Csi { .. } => old.is_same_volume(new),
+        };
+        if same && old.attempt != new.attempt {
+            self.shown.insert(key.clone(), Shown::new(None));
+        }
         if let Some(have) = self.have.volumes.get_mut(&key) {
             let decided = have.decided(old).filter(|_| same);
             *have = Have::Uncertain { decided };
@@ -214,6 +257,7 @@ impl VolumeManager {
         let decided = self.have.volumes.get(&key).and_then(|have| have.decided(&wanted));
         let (progress, cancel) = (Progress::default(), tasks.supervisor.token().child_token());
         let how = SetUp {
+            goal: wanted.goal,
             decided: decided.as_ref().map(|decided| decided.image.clone()),
             progress: progress.clone(),
             cancel: cancel.clone(),
@@ -221,6 +265,7 @@ impl VolumeManager {
         // From here on something may be there, whatever becomes of the attempt.
         self.have.volumes.insert(key.clone(), Have::Uncertain { decided });
         self.operations.pending.insert(key.clone(), Operation::Mount);
+        self.doors.pulls(&key, Some(progress.clone()));
         self.mounting.insert(key.clone(), Mounting { wanted: wanted.clone(), progress, cancel });
         if let Some(shown) = self.shown.get_mut(&key) {
             shown.starts();
@@ -239,12 +284,14 @@ impl VolumeManager {
 
     fn finish(&mut self, Ended { key, outcome }: Ended) {
         self.operations.pending.remove(&key);
+        self.doors.pulls(&key, None);
         match outcome {
             Outcome::Mount(result) => self.mount_ended(key, result),
             Outcome::Unmount(Ok(())) => {
                 tracing::info!(pod = %key.pod, volume = %key.volume, "volume unmounted");
                 self.have.volumes.remove(&key);
                 self.left.remove(&key);
+                self.stuck.remove(&key);
                 self.start_anew(&key);
             }
             Outcome::Unmount(Err(error)) => self.unmount_failed(key, &error),
@@ -265,12 +312,17 @@ impl VolumeManager {
     }
 
     fn mounted(&mut self, key: &Key, wanted: &Wanted, mounted: Mounted) {
-        tracing::info!(pod = %key.pod, volume = %key.volume, image = %mounted.image, "volume mounted");
-        self.parts.metrics.count(&mounted);
         self.start_anew(key);
-        let up_to_date = self.want.volumes.get(key).is_none_or(|now| now.is_same(wanted));
+        let up_to_date = self.want.volumes.get(key).is_none_or(|now| now.is_same(key, wanted));
         let have = Have::Mounted(mounted.image.clone());
-        let have = if up_to_date { have } else { Have::Uncertain { decided: have.decided(wanted) } };
+        let have = if up_to_date && wanted.goal == Goal::Mounted {
+            tracing::info!(pod = %key.pod, volume = %key.volume, image = %mounted.image, "volume mounted");
+            self.parts.metrics.count(&mounted);
+            have
+        } else {
+            tracing::info!(pod = %key.pod, volume = %key.volume, image = %mounted.image, "image present");
+            Have::Uncertain { decided: have.decided(wanted) }
+        };
         self.have.volumes.insert(key.clone(), have);
         if let (true, Some(shown)) = (up_to_date, self.shown.get_mut(key)) {
             shown.mounted(&wanted.pod, mounted, &*self.parts.events);
@@ -301,6 +353,7 @@ impl VolumeManager {
         if let Some(pod) = self.left.get(&key) {
             outcome::told_unmount(&key.volume, pod, error).record(&*self.parts.events);
         }
+        self.stuck.insert(key.clone(), error.with_causes());
         let now = Instant::now();
         let delay = self.backoff.next(key.clone(), now);
         self.operations.not_before.insert(key, now + delay);
@@ -333,6 +386,7 @@ impl VolumeManager {
 
     /// Nothing is said before every source of pods has been read: a volume that is mounted would seem to wait.
     fn report(&self) {
+        self.doors.report(self.door_reports());
         if !self.want.all_sources_ready {
             return;
         }
@@ -344,6 +398,20 @@ impl VolumeManager {
             }
             changed
         });
+    }
+}
+
+impl VolumeManager {
+    fn door_reports(&self) -> DoorReports {
+        let of_doors = |key: &&Key| key.door != Door::Pod;
+        let wanted = self.shown.iter().filter_map(|(key, shown)| {
+            let attempt = self.want.volumes.get(key)?.attempt;
+            Some((key, (attempt, shown.to_door(self.have.volumes.get(key)))))
+        });
+        let leaving = self.have.volumes.keys().filter(|key| !self.want.volumes.contains_key(*key));
+        let leaving = leaving.map(|key| (key, (0, DoorState::Leaving(self.stuck.get(key).cloned()))));
+        let volumes = wanted.chain(leaving).filter(|(key, _)| of_doors(key));
+        DoorReports { seen: self.seen, volumes: volumes.map(|(key, state)| (key.clone(), state)).collect() }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use imagevol_volume::{IMAGE_PLUGIN, Mounted, PluginManager, SetUp, SetUpFailed, Spec, VolumeError};
+use imagevol_volume::{IMAGE_PLUGIN, Key, Mounted, PluginManager, SetUp, SetUpFailed, Spec, VolumeError};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::state::{Key, Wanted};
+use crate::state::Wanted;
 
 /// The end of an operation.
 #[derive(Debug)]
@@ -55,7 +55,10 @@ pub(crate) fn mount(
     to: UnboundedSender<Ended>,
 ) -> impl Future<Output = ()> + Send {
     let end = AtEnd { key, outcome: Some(Outcome::Mount(Err(VolumeError::Panicked.into()))), to };
-    async move { end.with(Outcome::Mount(set_up(&plugins, &wanted, how).await)) }
+    async move {
+        let result = set_up(&plugins, &end.key, &wanted, how).await;
+        end.with(Outcome::Mount(result));
+    }
 }
 
 /// Unmounts a volume.
@@ -64,12 +67,13 @@ pub(crate) fn unmount(plugins: PluginManager, key: Key, to: UnboundedSender<Ende
     async move { end.with(Outcome::Unmount(tear_down(&plugins, &key).await)) }
 }
 
-async fn set_up(plugins: &PluginManager, wanted: &Wanted, how: SetUp) -> Result<Mounted, SetUpFailed> {
-    let spec = Spec { volume: Arc::clone(&wanted.volume) };
+async fn set_up(plugins: &PluginManager, key: &Key, wanted: &Wanted, how: SetUp) -> Result<Mounted, SetUpFailed> {
+    let Wanted { volume, claims, .. } = wanted;
+    let spec = Spec { key: key.clone(), volume: Arc::clone(volume), claims: Arc::clone(claims) };
     let mounter = plugins.find_by_spec(&spec)?.new_mounter(&spec, Arc::clone(&wanted.pod))?;
     mounter.set_up(how).await
 }
 
 async fn tear_down(plugins: &PluginManager, key: &Key) -> Result<(), VolumeError> {
-    plugins.find_by_name(IMAGE_PLUGIN)?.new_unmounter(&key.volume, &key.pod).tear_down().await
+    plugins.find_by_name(IMAGE_PLUGIN)?.new_unmounter(key).tear_down().await
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use imagevol_api::core::{container_ref, pod_ref};
 use imagevol_api::corev1::{ObjectReference, Pod};
 use imagevol_api::names::VolumeName;
-use imagevol_base::volumes::{Outlook, VolumeFailure};
+use imagevol_base::volumes::{FailureCause, Outlook, VolumeFailure};
 use imagevol_base::{EventKind, EventRecorder};
-use imagevol_images::ImageError;
+use imagevol_cri::ImageServiceError;
+use imagevol_images::{ImageError, PullError};
 use imagevol_volume::VolumeError;
 use imagevol_volume::sub_path::first_container_of;
 use tokio::time::Instant;
@@ -84,12 +85,48 @@ pub(crate) fn told_unmount(volume: &VolumeName, pod: &Pod, error: &VolumeError) 
 /// What the pod's status shows.
 pub(crate) fn failure(volume: &VolumeName, error: &VolumeError, failing_since: Instant) -> VolumeFailure {
     let passing = Outlook::Passing { failing_since };
-    match error.as_image() {
-        Some(error) => {
-            let outlook = if error.is_final() { Outlook::Final } else { passing };
-            VolumeFailure { reason: error.reason(), message: error.message(), outlook }
+    let Some(error) = error.as_image() else {
+        let (reason, message) = ("FailedMount", failed_mount(volume, error));
+        return VolumeFailure { reason, message, outlook: passing, cause: FailureCause::Node };
+    };
+    let outlook = if error.is_final() { Outlook::Final } else { passing };
+    VolumeFailure { reason: error.reason(), message: error.message(), outlook, cause: cause(error) }
+}
+
+fn cause(error: &ImageError) -> FailureCause {
+    match error {
+        ImageError::NeverPull { .. } => FailureCause::NeverPull,
+        ImageError::InvalidName { .. } => FailureCause::InvalidName,
+        ImageError::Credentials { .. } => FailureCause::Credentials,
+        ImageError::Intent { .. } => FailureCause::Node,
+        ImageError::Inspect { source, .. } => cause_of_answer(source),
+        ImageError::PullBackOff { last: None, .. } => FailureCause::Unavailable,
+        ImageError::PullBackOff { last: Some(error), .. } | ImageError::Pull { source: error, .. } => match error {
+            PullError::QpsExceeded => FailureCause::Unavailable,
+            PullError::Service(errors) => cause_of_answers(errors.iter()),
+        },
+    }
+}
+
+/// Of several credentials' answers the one that something can be done about: a registry hides what it has from those it refuses.
+fn cause_of_answers<'a>(answers: impl Iterator<Item = &'a ImageServiceError>) -> FailureCause {
+    let causes: Vec<_> = answers.map(cause_of_answer).collect();
+    let worth_telling = [FailureCause::Denied, FailureCause::InvalidContent, FailureCause::NotFound];
+    let told = worth_telling.into_iter().find(|cause| causes.contains(cause));
+    told.or_else(|| causes.first().copied()).unwrap_or(FailureCause::Node)
+}
+
+fn cause_of_answer(error: &ImageServiceError) -> FailureCause {
+    match error {
+        ImageServiceError::NotFound { .. } => FailureCause::NotFound,
+        ImageServiceError::Denied { .. } => FailureCause::Denied,
+        ImageServiceError::Invalid { .. }
+        | ImageServiceError::SignatureValidation { .. }
+        | ImageServiceError::SubPath { .. } => FailureCause::InvalidContent,
+        ImageServiceError::Unavailable { .. } => FailureCause::Unavailable,
+        ImageServiceError::InUse { .. } | ImageServiceError::Cancelled | ImageServiceError::Node { .. } => {
+            FailureCause::Node
         }
-        None => VolumeFailure { reason: "FailedMount", message: failed_mount(volume, error), outlook: passing },
     }
 }
 

@@ -2,14 +2,16 @@
 
 use tokio::time::Instant;
 
-use crate::state::{ActualStateOfWorld, DesiredStateOfWorld, Have, Key, Operations};
+use imagevol_volume::Key;
+
+use crate::state::{ActualStateOfWorld, DesiredStateOfWorld, Have, Operations};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Mount a volume that is not there.
+    /// Set a volume up of which nothing is there.
     Mount(Key),
-    /// Mount a volume of which something may be there; set-up is idempotent.
+    /// Set a volume up of which something may be there; that is idempotent.
     Remount(Key),
     /// Unmount a volume that nobody wants.
     Unmount(Key),
@@ -27,14 +29,14 @@ pub fn plan(
     operations: &Operations,
     now: Instant,
 ) -> Vec<Action> {
-    let unmounts = have.volumes.iter().filter(|(key, _)| want.all_sources_ready && !want.volumes.contains_key(*key));
+    let unmounts = have.volumes.iter().filter(|(key, _)| want.is_unwanted(key));
     let unmounts = unmounts.map(|(key, have)| match have {
         Have::Mounted(_) => Action::Unmount(key.clone()),
         Have::Uncertain { .. } => Action::CleanOrphan(key.clone()),
     });
-    let mounts = want.volumes.keys().filter_map(|key| match have.volumes.get(key) {
-        Some(Have::Mounted(_)) => None,
-        Some(Have::Uncertain { .. }) => Some(Action::Remount(key.clone())),
+    let mounts = want.volumes.iter().filter_map(|(key, wanted)| match have.volumes.get(key) {
+        Some(have) if have.reaches(wanted.goal) => None,
+        Some(_) => Some(Action::Remount(key.clone())),
         None => Some(Action::Mount(key.clone())),
     });
     unmounts.chain(mounts).filter(|action| !operations.is_busy(action.key(), now)).collect()

@@ -7,11 +7,12 @@ use imagevol_api::corev1::Pod;
 use imagevol_api::names::{ContainerName, VolumeName};
 use imagevol_base::volumes::{SubPathErrors, VolumeReports, VolumeState};
 use imagevol_base::{EventKind, EventRecorder};
-use imagevol_volume::{Mounted, VolumeError};
+use imagevol_volume::{Door, Key, Mounted, VolumeError};
 use tokio::time::Instant;
 
+use crate::doors::DoorState;
 use crate::outcome;
-use crate::state::{Have, Key};
+use crate::state::Have;
 
 /// What is told of a volume.
 #[derive(Debug)]
@@ -82,15 +83,28 @@ impl Shown {
         }
     }
 
+    /// What a door is told, of a volume of which this much is there.
+    pub(crate) fn to_door(&self, have: Option<&Have>) -> DoorState {
+        match (&self.state, have) {
+            (VolumeState::Failed(failure), _) => DoorState::Failed(failure.clone()),
+            (_, Some(Have::Mounted(image))) => DoorState::Mounted(image.clone()),
+            (VolumeState::Waiting, _) => DoorState::Waiting,
+            (VolumeState::Mounted { .. }, Some(Have::Uncertain { decided: Some(decided) })) => {
+                DoorState::Present(decided.image.clone())
+            }
+            (VolumeState::Mounted { .. } | VolumeState::Pulling, _) => DoorState::Pulling,
+        }
+    }
+
     pub(crate) fn is_failed(&self) -> bool {
         matches!(self.state, VolumeState::Failed(_))
     }
 }
 
-/// The reports of all volumes.
+/// The reports of the volumes of all pods that this agent serves.
 pub(crate) fn reports_of(shown: &BTreeMap<Key, Shown>) -> VolumeReports {
     let mut reports = VolumeReports::new();
-    for (key, shown) in shown {
+    for (key, shown) in shown.iter().filter(|(key, _)| key.door == Door::Pod) {
         let report = reports.entry(key.pod.clone()).or_default();
         report.volumes.insert(key.volume.clone(), shown.state.clone());
         report.sub_path_errors.extend(shown.sub_path_errors.clone());

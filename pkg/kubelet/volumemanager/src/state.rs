@@ -5,28 +5,27 @@ use std::sync::Arc;
 
 use imagevol_api::core::image_volumes;
 use imagevol_api::corev1::{Pod, Volume};
-use imagevol_api::names::{PodUid, VolumeName};
+use imagevol_api::names::PodUid;
 use imagevol_api::oci::Reference;
 use imagevol_base::PodSet;
 use imagevol_cri::ImageId;
+use imagevol_images::Claims;
+use imagevol_volume::{Door, Goal, Key};
 use tokio::time::Instant;
-
-/// One volume of one pod.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The pod.
-    pub pod: PodUid,
-    /// Its volume.
-    pub volume: VolumeName,
-}
 
 /// What a pod asks for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// The pod.
     pub pod: Arc<Pod>,
-    /// The volume in its spec.
+    /// The volume in its spec, or one that says the same.
     pub volume: Arc<Volume>,
+    /// What is shown to registries besides the pod's own pull secrets.
+    pub claims: Arc<Claims>,
+    /// Whether it is to be mounted, or only to be ready for it.
+    pub goal: Goal,
+    /// Another number asks for another try.
+    pub attempt: u64,
 }
 
 /// The volumes that should be mounted.
@@ -92,12 +91,22 @@ impl DesiredStateOfWorld {
         let volumes = pods.pods.iter().flat_map(|(uid, pod)| wanted_of(uid, pod)).collect();
         Self { volumes, all_sources_ready: pods.all_sources_ready }
     }
+
+    /// Whether nobody wants the volume, for certain. Doors always know what they want.
+    pub fn is_unwanted(&self, key: &Key) -> bool {
+        let known = match key.door {
+            Door::Pod => self.all_sources_ready,
+            Door::Csi { .. } => true,
+        };
+        known && !self.volumes.contains_key(key)
+    }
 }
 
 fn wanted_of(uid: &PodUid, pod: &Arc<Pod>) -> Vec<(Key, Wanted)> {
     let wanted = |volume: &Volume| {
-        let key = Key { pod: uid.clone(), volume: volume.name.parse().ok()? };
-        Some((key, Wanted { pod: Arc::clone(pod), volume: Arc::new(volume.clone()) }))
+        let key = Key::of_pod(uid.clone(), volume.name.parse().ok()?);
+        let (pod, volume) = (Arc::clone(pod), Arc::new(volume.clone()));
+        Some((key, Wanted { pod, volume, claims: Arc::default(), goal: Goal::Mounted, attempt: 0 }))
     };
     image_volumes(pod).filter_map(|(volume, _)| wanted(volume)).collect()
 }
@@ -105,9 +114,19 @@ fn wanted_of(uid: &PodUid, pod: &Arc<Pod>) -> Vec<(Key, Wanted)> {
 // === impl Wanted ===
 
 impl Wanted {
-    /// Whether a mount that was made for the one is right for the other.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.pod, &other.pod) || self.pod.spec == other.pod.spec
+    /// Whether what was done for the one is right for the other.
+    pub(crate) fn is_same(&self, key: &Key, other: &Self) -> bool {
+        match key.door {
+            Door::Pod => Arc::ptr_eq(&self.pod, &other.pod) || self.pod.spec == other.pod.spec,
+            Door::Csi { .. } => self.is_same_volume(other) && (self.goal, self.attempt) == (other.goal, other.attempt),
+        }
+    }
+
+    /// Whether both are volumes of one image by one policy. What a row alone tells of has no policy.
+    pub(crate) fn is_same_volume(&self, other: &Self) -> bool {
+        let policy = |wanted: &Self| wanted.volume.image.as_ref().and_then(|image| image.pull_policy.clone());
+        let same_policy = policy(self).zip(policy(other)).is_none_or(|(one, two)| one == two);
+        full(&self.reference()) == full(&other.reference()) && same_policy
     }
 
     /// The image as the pod's author wrote it.
@@ -128,6 +147,14 @@ fn full(reference: &str) -> String {
 // === impl Have ===
 
 impl Have {
+    /// Whether it is as far as it is wanted.
+    pub(crate) fn reaches(&self, goal: Goal) -> bool {
+        match (self, goal) {
+            (Self::Mounted(_), _) | (Self::Uncertain { decided: Some(_) }, Goal::Present) => true,
+            (Self::Uncertain { .. }, _) => false,
+        }
+    }
+
     /// What was decided for `wanted`, which it was made for.
     pub(crate) fn decided(&self, wanted: &Wanted) -> Option<Decided> {
         match self {

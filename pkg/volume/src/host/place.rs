@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use imagevol_api::names::{ContainerName, PodUid, VolumeName};
+use imagevol_base::Target;
 
-use super::Found;
+use crate::{Door, Key};
 
 /// Directory of all pods (kubelet_getters.go, `getPodsDir`).
 pub(super) const PODS: &str = "pods";
@@ -21,12 +22,25 @@ const ESCAPED_PLUGIN: &str = "kubernetes.io~image";
 pub struct Place {
     pub(super) parents: Vec<String>,
     pub(super) last: String,
+    /// Whether the directories above are somebody else's, to be found and not to be made.
+    pub(super) below_others: bool,
 }
 
 // === impl Place ===
 
 impl Place {
     /// Where a volume is mounted.
+    pub fn of(key: &Key) -> Self {
+        key.target().map_or_else(|| Self::volume(&key.pod, &key.volume), |target| Self::target(&target))
+    }
+
+    /// Where a kubelet wants a CSI volume, in a directory that the kubelet has made.
+    fn target(target: &Target) -> Self {
+        let (parents, leaf) = target.names();
+        Self { parents: parents.map(str::to_owned).to_vec(), last: leaf.to_owned(), below_others: true }
+    }
+
+    /// Where a volume of a pod of ours is mounted.
     pub fn volume(pod: &PodUid, volume: &VolumeName) -> Self {
         Self::new(pod, &[VOLUMES, ESCAPED_PLUGIN], volume.as_str())
     }
@@ -49,7 +63,7 @@ impl Place {
     /// What is to go when it is empty, in that order.
     pub(super) fn parents_of_volumes(pod: &PodUid) -> [Self; 4] {
         let [of_plugin, sub_paths] = Self::families(pod);
-        let of_pod = Self { parents: vec![PODS.to_owned()], last: pod.to_string() };
+        let of_pod = Self { parents: vec![PODS.to_owned()], last: pod.to_string(), below_others: false };
         [sub_paths, of_plugin, Self::new(pod, &[], VOLUMES), of_pod]
     }
 
@@ -57,7 +71,7 @@ impl Place {
     pub(super) fn child(&self, name: &str) -> Self {
         let mut parents = self.parents.clone();
         parents.push(self.last.clone());
-        Self { parents, last: name.to_owned() }
+        Self { parents, last: name.to_owned(), below_others: self.below_others }
     }
 
     /// The path below a root directory.
@@ -68,16 +82,28 @@ impl Place {
 
     fn new(pod: &PodUid, between: &[&str], last: &str) -> Self {
         let parents = [PODS, pod.as_str()].into_iter().chain(between.iter().copied());
-        Self { parents: parents.map(str::to_owned).collect(), last: last.to_owned() }
+        Self { parents: parents.map(str::to_owned).collect(), last: last.to_owned(), below_others: false }
+    }
+}
+
+/// The volume that a mount at a path belongs to: itself or one of its sub paths.
+pub(super) fn owner_at(root: &Path, at: &Path) -> Option<Key> {
+    let names: Vec<&str> = at.strip_prefix(root).ok()?.iter().map(|name| name.to_str()).collect::<Option<_>>()?;
+    match names.as_slice() {
+        [PODS, pod, SUB_PATHS, volume, _, _] => Some(Key::of_pod(pod.parse().ok()?, volume.parse().ok()?)),
+        _ => volume_at(root, at),
     }
 }
 
 /// The volume that is mounted at a path, if the path is one of a volume.
-pub(super) fn volume_at(root: &Path, at: &Path) -> Option<Found> {
+pub(super) fn volume_at(root: &Path, at: &Path) -> Option<Key> {
+    if let Ok(target) = Target::parse(root, at) {
+        return Some(target.into());
+    }
     let names: Vec<&str> = at.strip_prefix(root).ok()?.iter().map(|name| name.to_str()).collect::<Option<_>>()?;
     match names.as_slice() {
         [PODS, pod, VOLUMES, ESCAPED_PLUGIN, volume] => {
-            Some(Found { pod: pod.parse().ok()?, volume: volume.parse().ok()? })
+            Some(Key { pod: pod.parse().ok()?, volume: volume.parse().ok()?, door: Door::Pod })
         }
         _ => None,
     }

@@ -29,6 +29,10 @@ fn volume(name: &str) -> VolumeName {
     name.parse().unwrap()
 }
 
+fn key(name: &str) -> Key {
+    Key::of_pod(pod(), volume(name))
+}
+
 fn whole(name: &str) -> Place {
     Place::volume(&pod(), &volume(name))
 }
@@ -103,12 +107,12 @@ fn a_volume_comes_and_goes_with_its_sub_paths() {
     assert_eq!(fs::read(node.path(&whole("v")).join("probe")).unwrap(), ProbeImage::content());
     assert_eq!(fs::read(node.path(&sub("v", 0))).unwrap(), ProbeImage::content(), "a single file");
     assert_eq!(node.host.mounted(&sub("v", 0)).unwrap().unwrap().root, Path::new("/probe"));
-    assert_eq!(node.host.volume_path(&pod(), &volume("v")), node.path(&whole("v")));
+    assert_eq!(node.host.path(&key("v")), node.path(&whole("v")));
 
-    node.host.remove_volume(&pod(), &volume("v")).unwrap();
+    node.host.remove_volume(&key("v")).unwrap();
     assert_eq!(node.mounts(), 0);
     assert_eq!(node.pods(), Vec::<PathBuf>::new(), "empty parents go");
-    node.host.remove_volume(&pod(), &volume("v")).unwrap();
+    node.host.remove_volume(&key("v")).unwrap();
 }
 
 #[test]
@@ -117,9 +121,9 @@ fn other_volumes_of_the_pod_stay() {
     node.attach(None, &whole("a"));
     node.attach(None, &whole("b"));
     fs::create_dir_all(node.path(&whole("a")).ancestors().nth(2).unwrap().join("kubernetes.io~empty-dir/x")).unwrap();
-    node.host.remove_volume(&pod(), &volume("a")).unwrap();
+    node.host.remove_volume(&key("a")).unwrap();
     assert!(node.host.mounted(&whole("b")).unwrap().is_some());
-    node.host.remove_volume(&pod(), &volume("b")).unwrap();
+    node.host.remove_volume(&key("b")).unwrap();
     assert_eq!(node.pods().len(), 1, "somebody else's volume keeps the pod's directory");
 }
 
@@ -128,7 +132,7 @@ fn a_mount_that_is_in_use_goes_at_once() {
     let Some(node) = Node::new("a_mount_that_is_in_use_goes_at_once") else { return };
     node.attach(None, &whole("v"));
     let open = File::open(node.path(&whole("v")).join("probe")).unwrap();
-    node.host.remove_volume(&pod(), &volume("v")).unwrap();
+    node.host.remove_volume(&key("v")).unwrap();
     assert_eq!(node.mounts(), 0);
     assert_eq!(io::read_to_string(&open).map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::InvalidData));
 }
@@ -144,7 +148,7 @@ fn what_others_mounted_is_never_unmounted() {
     tmpfs(&node.path(&sub("sub", 0)));
     for name in ["in-place", "beneath", "sub"] {
         let before = node.mounts();
-        let error = node.host.remove_volume(&pod(), &volume(name)).unwrap_err();
+        let error = node.host.remove_volume(&key(name)).unwrap_err();
         assert!(matches!(&error, VolumeError::Foreign { fs_type, .. } if fs_type == "tmpfs"), "{name}: {error}");
         assert_eq!(node.mounts(), before, "{name}: nothing was touched");
     }
@@ -164,7 +168,7 @@ fn the_removal_of_directories_never_crosses_a_mount() {
     // The pod's directory is itself a mount of others, in which the volume has a plain directory.
     tmpfs(node.path(&whole("v")).ancestors().nth(3).unwrap());
     fs::create_dir_all(node.path(&whole("v"))).unwrap();
-    let error = node.host.remove_volume(&pod(), &volume("v")).unwrap_err();
+    let error = node.host.remove_volume(&key("v")).unwrap_err();
     assert!(matches!(error, VolumeError::Directory(_)), "{error}");
     assert_eq!(node.mounts(), 1);
 }
@@ -177,7 +181,7 @@ fn a_root_behind_a_symlink_is_found_in_the_mount_table() {
     node.attach(None, &whole("v"));
     assert!(node.host.mounted(&whole("v")).unwrap().is_some());
     assert_eq!(node.host.mounted_volumes().unwrap().len(), 1);
-    node.host.remove_volume(&pod(), &volume("v")).unwrap();
+    node.host.remove_volume(&key("v")).unwrap();
     assert_eq!(node.mounts(), 0);
 }
 
@@ -227,7 +231,7 @@ fn planted_files_are_not_followed(#[case] planted: &str, #[case] is_link: bool) 
 
     let service = imagevol_test_support::mounts::FakeMounts::default();
     let host = Host::new(root, Arc::new(service.clone()));
-    let error = host.remove_volume(&pod(), &volume("v")).unwrap_err();
+    let error = host.remove_volume(&key("v")).unwrap_err();
     assert!(matches!(error, VolumeError::Directory(_)), "{error}");
     let content = DetachedMount::new(File::open("/").unwrap().into(), MountKind::Directory);
     let attached = host.attach(content, if planted.contains("subpaths") { &SUB } else { &WHOLE });

@@ -79,13 +79,13 @@ impl Node {
     async fn set_up_with(&self, mounts: &serde_json::Value, how: SetUp) -> Result<Mounted, SetUpFailed> {
         let pod = pod(mounts);
         let volume = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0].clone();
-        let spec = Spec { volume: Arc::new(volume) };
+        let spec = Spec { key: key(), volume: Arc::new(volume), claims: Arc::default() };
         assert!(self.plugin.can_support(&spec));
         self.plugin.new_mounter(&spec, Arc::new(pod)).unwrap().set_up(how).await
     }
 
     async fn tear_down(&self) -> Result<()> {
-        self.plugin.new_unmounter(&"v".parse().unwrap(), &"uid".parse().unwrap()).tear_down().await
+        self.plugin.new_unmounter(&key()).tear_down().await
     }
 
     /// What is mounted, as `<root in the image> at <place below the pod>`.
@@ -98,6 +98,10 @@ impl Node {
     fn place(&self, below_pod: &str) -> PathBuf {
         self.dir.path().join("pods/uid").join(below_pod)
     }
+}
+
+fn key() -> Key {
+    Key::of_pod("uid".parse().unwrap(), "v".parse().unwrap())
 }
 
 /// A pod with one image volume `v` and one container `c`.
@@ -289,7 +293,8 @@ async fn a_hundred_volumes_at_the_same_time() {
     let node = Node::new();
     let spec = |name: &str| {
         let volume = json!({"name": name, "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}});
-        Spec { volume: Arc::new(serde_json::from_value(volume).unwrap()) }
+        let key = Key::of_pod("uid".parse().unwrap(), name.parse().unwrap());
+        Spec { key, volume: Arc::new(serde_json::from_value(volume).unwrap()), claims: Arc::default() }
     };
     let names: Vec<String> = (0..100).map(|number| format!("v{number}")).collect();
     let pod = Arc::new(pod(&json!([])));
@@ -301,9 +306,78 @@ async fn a_hundred_volumes_at_the_same_time() {
     assert!(ended.iter().all(Result::is_ok));
     assert_eq!(node.mounted().len(), 100);
     let tear_downs = names.iter().map(|name| {
-        let unmounter = node.plugin.new_unmounter(&name.parse().unwrap(), &"uid".parse().unwrap());
+        let unmounter = node.plugin.new_unmounter(&Key::of_pod("uid".parse().unwrap(), name.parse().unwrap()));
         async move { unmounter.tear_down().await }
     });
     assert!(futures_util::future::join_all(tear_downs).await.iter().all(Result::is_ok));
     assert!(!node.dir.path().join("pods/uid").exists());
+}
+
+/// A kubelet's volume, in the directory that the kubelet has made for it.
+struct OfKubelet {
+    node: Node,
+    key: Key,
+}
+
+impl OfKubelet {
+    fn new() -> Self {
+        let node = Node::new();
+        fs::create_dir_all(node.place("volumes/kubernetes.io~csi/pv.1")).unwrap();
+        let target = imagevol_base::Target {
+            pod: "uid".parse().unwrap(),
+            volume: "pv.1".parse().unwrap(),
+            leaf: "mount".parse().unwrap(),
+        };
+        Self { node, key: target.into() }
+    }
+
+    async fn set_up(&self, goal: Goal) -> Result<Mounted, SetUpFailed> {
+        let pod = pod(&json!([mount("dir")]));
+        let volume = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0].clone();
+        let spec = Spec { key: self.key.clone(), volume: Arc::new(volume), claims: Arc::default() };
+        let mounter = self.node.plugin.new_mounter(&spec, Arc::new(pod)).unwrap();
+        mounter.set_up(SetUp { goal, ..SetUp::default() }).await
+    }
+
+    async fn holders(&self) -> Vec<String> {
+        self.node.service.holders().await.unwrap().into_iter().map(|(holder, ..)| holder.to_string()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_kubelets_volume_is_mounted_whole_in_its_directory_and_taken_away_alone() {
+    let kubelet = OfKubelet::new();
+    kubelet.set_up(Goal::Mounted).await.unwrap();
+    assert_eq!(kubelet.node.mounted(), ["/ at volumes/kubernetes.io~csi/pv.1/mount"], "sub paths are the kubelet's");
+    assert_eq!(kubelet.holders().await, ["csi/uid/pv.1/mount"]);
+    for _ in 0..2 {
+        kubelet.node.plugin.new_unmounter(&kubelet.key).tear_down().await.unwrap();
+        assert_eq!((kubelet.node.mounted(), kubelet.holders().await), (vec![], vec![]));
+        let left = kubelet.node.place("volumes/kubernetes.io~csi/pv.1");
+        assert_eq!(fs::read_dir(left).unwrap().count(), 0, "the kubelet's own directory stays, empty");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_is_only_to_be_present_is_held_and_not_mounted() {
+    let kubelet = OfKubelet::new();
+    let present = kubelet.set_up(Goal::Present).await.unwrap();
+    assert_eq!(kubelet.node.mounted(), Vec::<String>::new());
+    assert!(!kubelet.node.place("volumes/kubernetes.io~csi/pv.1/mount").exists());
+    let (_, _, image) = kubelet.node.service.holders().await.unwrap().remove(0);
+    assert_eq!(image, Some(present.image));
+}
+
+#[tokio::test]
+async fn a_kubelets_directory_is_not_made_and_its_content_not_hidden() {
+    let kubelet = OfKubelet::new();
+    let leaf = kubelet.node.place("volumes/kubernetes.io~csi/pv.1/mount");
+    fs::create_dir(&leaf).unwrap();
+    fs::write(leaf.join("file"), "").unwrap();
+    kubelet.set_up(Goal::Mounted).await.unwrap_err();
+    assert!(leaf.join("file").exists());
+    fs::remove_dir_all(kubelet.node.place("volumes")).unwrap();
+    let failed = kubelet.set_up(Goal::Mounted).await.unwrap_err();
+    assert!(matches!(failed.error, VolumeError::Directory(_)), "{failed:?}");
+    assert!(!kubelet.node.place("volumes").exists());
 }

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use imagevol_api::config::PullFailurePolicy;
-use imagevol_base::volumes::{Outlook, PodVolumeReport, VolumeFailure, VolumeState};
+use imagevol_base::volumes::{FailureCause, Outlook, PodVolumeReport, VolumeFailure, VolumeState};
 
 use super::*;
 
@@ -74,7 +74,12 @@ fn pod(name: &str) -> String {
 }
 
 fn failed(outlook: Outlook) -> VolumeState {
-    VolumeState::Failed(VolumeFailure { reason: "ErrImagePull", message: "not found".into(), outlook })
+    VolumeState::Failed(VolumeFailure {
+        reason: "ErrImagePull",
+        message: "not found".into(),
+        outlook,
+        cause: FailureCause::NotFound,
+    })
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use imagevol_api::config::{PULL_FAILURE_POLICY_ANNOTATION, PullFailurePolicy};
 use imagevol_api::corev1::ContainerStatus;
-use imagevol_base::volumes::{Outlook, VolumeFailure};
+use imagevol_base::volumes::{FailureCause, Outlook, VolumeFailure};
 use jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -43,7 +43,12 @@ fn mounted() -> VolumeState {
 }
 
 fn failed(reason: &'static str, outlook: Outlook) -> VolumeState {
-    VolumeState::Failed(VolumeFailure { reason, message: format!("because of {reason}"), outlook })
+    VolumeState::Failed(VolumeFailure {
+        reason,
+        message: format!("because of {reason}"),
+        outlook,
+        cause: FailureCause::NotFound,
+    })
 }
 
 fn sub_path_error(reason: &'static str, message: &str) -> SubPathError {
@@ -305,7 +310,12 @@ fn times_change_with_the_condition_only() {
 
 #[test]
 fn a_hostile_cause_stays_on_one_line() {
-    let failure = VolumeFailure { reason: "ErrImagePull", message: "a\nb\u{1b}[2J".into(), outlook: Outlook::Final };
+    let failure = VolumeFailure {
+        reason: "ErrImagePull",
+        message: "a\nb\u{1b}[2J".into(),
+        outlook: Outlook::Final,
+        cause: FailureCause::NotFound,
+    };
     let status = status(&two_volumes(), &report([("first", VolumeState::Failed(failure))]), FAIL);
     let text = serde_json::to_string(&status).unwrap();
     assert!(text.contains(r"a\\nb\\u{1b}[2J"), "{text}");

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use imagevol_api::config::PullFailurePolicy;
-use imagevol_base::volumes::{Outlook, VolumeFailure, VolumeState};
+use imagevol_base::volumes::{FailureCause, Outlook, VolumeFailure, VolumeState};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::json;
@@ -40,7 +40,12 @@ fn report(world: &mut World, states: impl IntoIterator<Item = (&'static str, Vol
 }
 
 fn failed(outlook: Outlook) -> VolumeState {
-    VolumeState::Failed(VolumeFailure { reason: "ErrImagePull", message: "no".into(), outlook })
+    VolumeState::Failed(VolumeFailure {
+        reason: "ErrImagePull",
+        message: "no".into(),
+        outlook,
+        cause: FailureCause::NotFound,
+    })
 }
 
 fn mounted() -> VolumeState {

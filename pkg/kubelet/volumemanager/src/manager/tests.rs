@@ -14,6 +14,7 @@ use super::*;
 
 mod cadence;
 mod failures;
+mod kubelet;
 mod lives;
 mod model;
 mod plugin;
@@ -36,6 +37,7 @@ struct Node {
     metrics: Metrics,
     pods: watch::Sender<Arc<PodSet>>,
     reports: watch::Receiver<Option<Arc<VolumeReports>>>,
+    volumes: Volumes,
     supervisor: Supervisor,
 }
 
@@ -80,15 +82,16 @@ impl Disk {
             metrics: metrics.clone(),
         });
         let (pods, receiver) = watch::channel(Arc::default());
+        let volumes = manager.volumes();
         supervisor.spawn("manager", manager.run(receiver, supervisor.child("manager")));
-        Node { events, metrics, pods, reports, supervisor }
+        Node { events, metrics, pods, reports, volumes, supervisor }
     }
 
     /// What an earlier run left of a volume: a row bound to an image, and the mount.
     async fn leave(&self, pod: &str, volume: &str, reference: &str) -> ImageId {
         let image = self.service.preload(reference, "content", 1);
         let key = key(pod, volume);
-        let holder = Holder::Volume { pod: key.pod.clone(), volume: key.volume.clone() };
+        let holder = key.holder();
         self.service.hold(&holder, reference).await.unwrap();
         self.service.bind(&holder, &image).await.unwrap();
         self.leave_mount(pod, volume, "erofs");
@@ -97,7 +100,7 @@ impl Disk {
 
     fn leave_mount(&self, pod: &str, volume: &str, fs_type: &str) {
         let key = key(pod, volume);
-        let at = self.host().volume_path(&key.pod, &key.volume);
+        let at = self.host().path(&key);
         std::fs::create_dir_all(&at).unwrap();
         self.service.mounts().put(fs_type, "/", &at);
         self.plugin.left(key);
@@ -155,7 +158,7 @@ impl Events {
 }
 
 fn key(pod: &str, volume: &str) -> Key {
-    Key { pod: pod.parse().unwrap(), volume: volume.parse().unwrap() }
+    Key::of_pod(pod.parse().unwrap(), volume.parse().unwrap())
 }
 
 /// A pod with these image volumes, all mounted by the container `c`.

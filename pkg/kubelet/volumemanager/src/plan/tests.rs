@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use imagevol_api::corev1::{Pod, Volume};
 use imagevol_api::oci::{Algorithm, Digest};
 use imagevol_cri::ImageId;
+use imagevol_volume::Goal;
 use proptest::prelude::*;
 
 use super::*;
 use crate::state::{Decided, Operation, Wanted};
 
 fn key(id: u8) -> Key {
-    Key { pod: format!("pod-{}", id / 4).parse().unwrap(), volume: format!("volume-{}", id % 4).parse().unwrap() }
+    Key::of_pod(format!("pod-{}", id / 4).parse().unwrap(), format!("volume-{}", id % 4).parse().unwrap())
 }
 
 fn image() -> ImageId {
@@ -21,7 +21,7 @@ fn image() -> ImageId {
 }
 
 fn wanted() -> Wanted {
-    Wanted { pod: Arc::new(Pod::default()), volume: Arc::new(Volume::default()) }
+    Wanted { pod: Arc::default(), volume: Arc::default(), claims: Arc::default(), goal: Goal::Mounted, attempt: 0 }
 }
 
 fn have() -> impl Strategy<Value = Have> {

@@ -34,7 +34,12 @@ fn report_of(case: &Value, pod: &Pod) -> PodVolumeReport {
             return mounted();
         }
         let (reason, message) = (reason(recorded["reason"].as_str().unwrap()), recorded["message"].as_str().unwrap());
-        VolumeState::Failed(VolumeFailure { reason, message: message.to_owned(), outlook: Outlook::Final })
+        VolumeState::Failed(VolumeFailure {
+            reason,
+            message: message.to_owned(),
+            outlook: Outlook::Final,
+            cause: FailureCause::NotFound,
+        })
     };
     report(pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()).map(|volume| (volume.name.as_str(), state())))
 }

@@ -240,7 +240,7 @@ async fn a_foreign_mount_is_told_and_left_and_blocks_nobody() {
     node.set(&[pod("p", &["foreign", "v"])]);
     node.settle().await;
     assert_eq!((node.state("p", "foreign"), node.state("p", "v")), ("FailedMount", "Mounted"));
-    let at = disk.host().volume_path(&key("p", "foreign").pod, &key("p", "foreign").volume);
+    let at = disk.host().path(&key("p", "foreign"));
     let why = format!("{} is a mount of tmpfs, which imagevol did not make", at.display());
     let text = format!("FailedMount MountVolume.SetUp failed for volume \"foreign\" : {why} @pod");
     assert!(node.events.take().contains(&(0, text)));
@@ -256,7 +256,7 @@ async fn rows_and_directories_that_nobody_wants_go() {
     let disk = Disk::new();
     let holder = |pod: &str| Holder::Volume { pod: pod.parse().unwrap(), volume: "v".parse().unwrap() };
     disk.service.hold(&holder("row-alone"), IMAGE).await.unwrap();
-    let directory = disk.host().volume_path(&"directory-alone".parse().unwrap(), &"v".parse().unwrap());
+    let directory = disk.host().path(&key("directory-alone", "v"));
     std::fs::create_dir_all(&directory).unwrap();
     disk.leave_mount("mount-alone", "v", "erofs");
     disk.leave("all", "v", IMAGE).await;

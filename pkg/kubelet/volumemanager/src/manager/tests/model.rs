@@ -49,7 +49,7 @@ fn leave_directories(disk: &Disk) {
     for path in disk.plugin.mounted() {
         let (pod, volume) = path.split_once('/').unwrap();
         let key = key(pod, volume);
-        std::fs::create_dir_all(disk.host().volume_path(&key.pod, &key.volume)).unwrap();
+        std::fs::create_dir_all(disk.host().path(&key)).unwrap();
     }
 }
 

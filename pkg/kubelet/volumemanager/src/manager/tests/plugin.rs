@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::MutexGuard;
 
 use async_trait::async_trait;
-use imagevol_api::names::{PodUid, VolumeName};
 use imagevol_api::oci::{Algorithm, Digest};
 use imagevol_base::volumes::SubPathErrors;
 use imagevol_cri::progress::Blob;
@@ -144,12 +143,16 @@ impl Mounter for Volume {
 
     async fn set_up(&self, how: SetUp) -> Result<Mounted, SetUpFailed> {
         let how_decided = if how.decided.is_some() { " decided" } else { "" };
-        let call = format!("mount {}/{}{how_decided}", self.key.pod, self.key.volume);
+        let what = if how.goal == Goal::Present { "prepare" } else { "mount" };
+        let call = format!("{what} {}/{}{how_decided}", self.key.pod, self.key.volume);
+        let goal = how.goal;
         let _running = self.begin(call);
         let what = self.plugin.state().mounts.get_mut(&self.key).and_then(VecDeque::pop_front);
         let image = how.decided.clone().unwrap_or_else(|| image_of(&self.reference));
         let sub_path_errors = self.work(what, how).await?;
-        self.plugin.state().mounted.insert(self.key.clone(), image.clone());
+        if goal == Goal::Mounted {
+            self.plugin.state().mounted.insert(self.key.clone(), image.clone());
+        }
         Ok(Mounted { image, sub_path_errors })
     }
 }
@@ -187,14 +190,14 @@ impl VolumePlugin for FakePlugin {
     }
 
     fn new_mounter(&self, spec: &Spec, pod: Arc<Pod>) -> Result<Box<dyn Mounter>, VolumeError> {
-        let key = key(pod.metadata.uid.as_deref().unwrap_or_default(), &spec.volume.name);
+        assert_eq!(pod.metadata.uid.as_deref(), Some(spec.key.pod.as_str()));
+        let key = spec.key.clone();
         let reference = spec.volume.image.as_ref().and_then(|image| image.reference.clone()).unwrap_or_default();
         Ok(Box::new(Volume { plugin: self.clone(), key, reference }))
     }
 
-    fn new_unmounter(&self, volume: &VolumeName, pod: &PodUid) -> Box<dyn Unmounter> {
-        let key = Key { pod: pod.clone(), volume: volume.clone() };
-        Box::new(Volume { plugin: self.clone(), key, reference: String::new() })
+    fn new_unmounter(&self, key: &Key) -> Box<dyn Unmounter> {
+        Box::new(Volume { plugin: self.clone(), key: key.clone(), reference: String::new() })
     }
 }
 
