@@ -10,7 +10,7 @@ BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # The whole workspace, with the features that the tests use too: nothing is compiled twice.
 BUILD := cargo build --locked --workspace
 
-.PHONY: all build release demo test bench verify docs install clean help
+.PHONY: all build release demo test bench verify docs install cluster-tools clean help
 
 all: build
 
@@ -44,8 +44,12 @@ docs: build ## Links and command lines in the documents
 install: release ## Install both programs into PREFIX/bin
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET_DIR)/release/imagevold $(TARGET_DIR)/release/imagevol
 
+cluster-tools: ## Build the parts of hack/local-up-cluster.sh, ten minutes the first time
+	hack/install-deps e2e
+	hack/cluster/build-tools
+
 clean: ## Remove what was built
 	cargo clean
 
 help: ## Say this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done

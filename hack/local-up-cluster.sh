@@ -65,7 +65,10 @@ parse() {
     fi
     while (($#)); do
         case $1 in
-            --root=* | --port-base=* | --containerd=* | --kubernetes=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
+            --root=* | --port-base=* | --containerd=* | --kubernetes=*)
+                set -- "${1%%=*}" "${1#*=}" "${@:2}"
+                continue
+                ;;
             --root) root=${2:?} && shift ;;
             --port-base) port_base=${2:?} && shift ;;
             --containerd) containerd=${2:?} && shift ;;
@@ -206,11 +209,12 @@ make_ground() {
 # environment: to be evaluated by a shell.
 environment() {
     cat <<EOF
-export KUBECONFIG=$KUBECONFIG
+export KUBECONFIG=$KUBECONFIG KUBECACHEDIR=$KUBECACHEDIR
 export PATH=$root/bin:\$PATH
 export IMAGEVOL_CLUSTER=$root
 # Kubernetes $kubernetes at https://$api_address:$api_port; kubectl: $root/bin/kubectl; logs: $root/PART/log
 EOF
+    [[ -z ${HTTPS_PROXY:-}${https_proxy:-} ]] || echo "export NO_PROXY=$NO_PROXY"
     [[ ! $control_plane_only ]] || return 0
     cat <<EOF
 export IMAGEVOL_CLUSTER_REGISTRY=$registry

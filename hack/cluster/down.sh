@@ -51,8 +51,9 @@ delete_pods() {
 
 # list_pods: namespace, name, and the kinds of its owners.
 list_pods() {
-    kubectl --request-timeout=5s get pods --all-namespaces --output go-template='{{range .items}}{{.metadata.namespace}} {{
-        .metadata.name}}{{range .metadata.ownerReferences}} {{.kind}}{{end}}{{"\n"}}{{end}}'
+    local format='{{range .items}}{{.metadata.namespace}} {{.metadata.name}}'
+    format+='{{range .metadata.ownerReferences}} {{.kind}}{{end}}{{"\n"}}{{end}}'
+    kubectl --request-timeout=5s get pods --all-namespaces --output go-template="$format"
 }
 
 delete_listed() {
@@ -61,8 +62,8 @@ delete_listed() {
     cut -d ' ' -f 1 <<<"$list" | sort -u | while read -r namespace; do
         [[ $namespace ]] || continue
         mapfile -t pods < <(awk -v in_it="$namespace" '$1 == in_it {print $2}' <<<"$list")
-        kubectl delete pods --namespace "$namespace" --grace-period=1 --timeout=30s "${pods[@]}" </dev/null >/dev/null ||
-            say "some pods of $namespace did not end in 30 s; they are killed"
+        kubectl delete pods --namespace "$namespace" --ignore-not-found --grace-period=1 --timeout=30s "${pods[@]}" \
+            </dev/null >/dev/null || say "some pods of $namespace did not end in 30 s; they are killed"
     done
 }
 

@@ -43,10 +43,10 @@ record_host() {
 give_number_back() {
     ((EUID == 0)) || return 0
     rm -f "$shared/$name"
-    [[ -e $shared/before && -z $(find "$shared" -mindepth 1 -name 'imagevol*' -print -quit) ]] || return 0
+    # A link that leads nowhere is of a root that was deleted by hand.
+    [[ -e $shared/before && -z $(find "$shared" -type l -xtype d -print -quit) ]] || return 0
     restore_host
-    rm -f "$shared/before"
-    rmdir "$shared"
+    rm -r "$shared"
 }
 
 restore_host() {

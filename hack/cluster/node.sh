@@ -21,10 +21,12 @@ find_cni_plugins() {
 }
 
 # What both formats share. restrict_oom_score_adj: without CAP_SYS_RESOURCE, as in many a virtual machine, runc fails
-# to lower the score of a pod's pause process, and with it every sandbox.
+# to lower the score of a pod's pause process, and with it every sandbox. disable_apparmor: its profile would stay in
+# the kernel.
 containerd_cri() {
     cat <<EOF
 restrict_oom_score_adj = true
+disable_apparmor = true
 netns_mounts_under_state_dir = true
 EOF
 }

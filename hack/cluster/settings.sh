@@ -63,6 +63,8 @@ derive_network() {
         api_address=127.0.0.1
         api_port=$((port_base + 2))
     fi
+    # None of these is behind anybody's proxy.
+    export NO_PROXY="${NO_PROXY:+$NO_PROXY,}$pod_network.0/24,$service_network.0/24"
 }
 
 derive_folders() {
@@ -70,6 +72,8 @@ derive_folders() {
     kubelet_root=$root/var/lib/kubelet
     containerd_socket=$root/containerd/containerd.sock
     export KUBECONFIG=$root/kubeconfig
+    # Else kubectl keeps in the home directory what it learnt of each cluster.
+    export KUBECACHEDIR=$root/kubectl-cache
 }
 
 # In the order in which they start.

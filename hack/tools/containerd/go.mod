@@ -1,3 +1,4 @@
+// The container runtime of hack/local-up-cluster.sh; hack/cluster/build-tools builds it.
 module imagevol.dev/hack/tools/containerd
 
 go 1.26.6

@@ -1,3 +1,4 @@
+// csi-sanity, which tests a CSI driver against the specification; hack/cluster/build-tools builds it.
 module imagevol.dev/hack/tools/csi-test
 
 go 1.26.0

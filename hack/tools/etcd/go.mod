@@ -1,3 +1,4 @@
+// The store of the API server of hack/local-up-cluster.sh; hack/cluster/build-tools builds it.
 module imagevol.dev/hack/tools/etcd
 
 go 1.26.0
