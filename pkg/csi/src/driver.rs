@@ -100,9 +100,8 @@ pub async fn start(parts: Parts, supervisor: &Supervisor) -> Result<(), StartErr
     tasks.spawn("registration", register(&parts, owner, tasks.token(), stop.clone()));
     let (comers, door) = door(parts.endpoint.clone(), Parent::Ours, owner);
     tasks.spawn("socket", door.keep(Some(bound), stop.clone()));
-    let identity = Identity { version: parts.version, ready: parts.ready.clone() };
-    let services =
-        server().add_service(IdentityServer::new(identity)).add_service(NodeServer::new(node(parts, &tasks)));
+    let (identity, node) = services(parts, &tasks);
+    let services = server().add_service(IdentityServer::new(identity)).add_service(NodeServer::new(node));
     tasks.spawn("server", serve(services, comers, stop));
     Ok(())
 }
