@@ -2,7 +2,7 @@
 # Runs a real Kubernetes cluster of one node on this machine: no Docker, no virtual machine, nothing installed.
 #
 #   hack/local-up-cluster.sh up [OPTION...]           starts it; says how to use it
-#   hack/local-up-cluster.sh status [--root DIR]      which parts run, and the node's state
+#   hack/local-up-cluster.sh status [--root DIR]      which parts run, and the node's state; fails if one does not
 #   hack/local-up-cluster.sh env [--root DIR]         the `export` lines of a shell that uses it
 #   hack/local-up-cluster.sh start|stop|kill PART [--root DIR]
 #                                                     one part of it; `kill` is kill -9
@@ -257,15 +257,16 @@ one_part() {
 }
 
 status() {
-    local part pid state
+    local part pid state bad=0
     printf '%-26s %-8s %s\n' PART PID STATE
     for part in "${parts[@]}"; do
         state=healthy
-        part_healthy "$part" || state='not healthy'
-        pid=$(part_pid "$part") || pid=- state=stopped
+        part_healthy "$part" || state='not healthy' bad=1
+        pid=$(part_pid "$part") || pid=- state=stopped bad=1
         printf '%-26s %-8s %s\n' "$part" "$pid" "$state"
     done
     [[ $control_plane_only ]] || kubectl --request-timeout=2s get nodes --output wide
+    return "$bad"
 }
 
 main() {

@@ -34,8 +34,8 @@ give_machine_back() {
     kill_cgroup
     remove_bridge
     remove_leftovers
-    unmount_below "$root"
     detach_loops
+    unmount_below "$root"
     remove_cgroups
     give_number_back
 }

@@ -183,7 +183,8 @@ unmount_below() {
     done
 }
 
-# Loop devices of a driver that was killed, whose files are below the root.
+# detach_loops: those of a driver that was killed. One that is still mounted ends with its mount; the kernel says where
+# a file is only as long as the root is mounted.
 detach_loops() {
     local device
     for device in $(losetup --list --noheadings --output NAME,BACK-FILE | awk -v below="$root/" \
