@@ -11,7 +11,7 @@ use imagevol_api::daemon::Version;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, Supervisor};
 use imagevol_controlplane::ControlPlane;
-use imagevol_images::{ImageManager, InstrumentedImageService, NodeCredentials};
+use imagevol_images::{ImageManager, InstrumentedImageService};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
 use imagevol_volume::{Host, ImagePlugin, PluginManager};
@@ -32,7 +32,6 @@ pub(crate) struct Node {
     pub(crate) control: ControlPlane,
     pub(crate) images: Arc<ImageManager<Images>>,
     pub(crate) service: Arc<EmbeddedImageService>,
-    pub(crate) credentials: Arc<NodeCredentials>,
     pub(crate) mounts: Arc<dyn Interface>,
     pub(crate) host: Host,
     reports: watch::Receiver<Option<Arc<VolumeReports>>>,
@@ -75,7 +74,6 @@ impl Node {
             name,
             backend: opened.backend,
             config: Arc::new(config.clone()),
-            credentials: Arc::new(NodeCredentials::new(parts::node_config_paths(config))),
             control,
             images,
             service,

@@ -162,8 +162,7 @@ async fn pull_with_node_credentials(
     holder: &Holder,
     progress: &Progress,
 ) -> Result<ImageRecord, ImageServiceError> {
-    let keyring = node.credentials.keyring().await;
-    let matches = keyring.lookup(&reference.repository());
+    let matches = node.images.node_credentials().for_node(&reference.repository()).await;
     let mut credentials: Vec<_> = matches.into_iter().map(|found| Credential::Auth((*found.auth).clone())).collect();
     if credentials.is_empty() {
         credentials.push(Credential::Anonymous);

@@ -11,7 +11,8 @@ use imagevol_base::{EventRecorder, Holder, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
 use imagevol_images::{
-    BackoffLimits, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager, PullRate, VerificationPolicy,
+    BackoffLimits, CredentialProviders, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager, PullRate,
+    VerificationPolicy,
 };
 use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
 use imagevol_mount::{Backend, Exec, Interface, Requested};
@@ -159,6 +160,7 @@ pub(super) fn image_manager(
         events: Arc::clone(events),
         secrets: Arc::new(control.clone()),
         node_config: node_config_paths(config),
+        providers: credential_providers(config, metrics)?,
         records: records.context("cannot open the pull records")?,
         limits: pull_limits(config),
         backoff: BackoffLimits::default(),
@@ -176,7 +178,15 @@ fn pull_limits(config: &ImagevolConfiguration) -> PullLimits {
     PullLimits { parallel, rate: (config.registry_pull_qps > 0).then(rate) }
 }
 
-pub(super) fn node_config_paths(config: &ImagevolConfiguration) -> NodeConfigPaths {
+/// The configuration's checks see to it that there are both or none.
+fn credential_providers(config: &ImagevolConfiguration, metrics: &Metrics) -> anyhow::Result<CredentialProviders> {
+    match (&config.image_credential_provider_config, &config.image_credential_provider_bin_dir) {
+        (Some(file), Some(dir)) => Ok(CredentialProviders::load(file, dir, &metrics.images)?),
+        (Some(_), None) | (None, _) => Ok(CredentialProviders::default()),
+    }
+}
+
+fn node_config_paths(config: &ImagevolConfiguration) -> NodeConfigPaths {
     let dirs = config.docker_config_dirs.clone();
     NodeConfigPaths { config_json_dirs: dirs.clone(), dockercfg_dirs: dirs }
 }

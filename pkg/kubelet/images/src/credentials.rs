@@ -1,4 +1,5 @@
-//! The credentials that a pod may show: those of its pull secrets, those that came with its request, then those of the node.
+//! The credentials that a pod may show: those of its pull secrets, those that came with its request, then those that the node
+//! has for it.
 
 use std::error::Error;
 use std::fmt;
@@ -182,17 +183,22 @@ impl CredentialError {
 // === impl PodCredentials ===
 
 impl PodCredentials {
-    /// What `own` and then `claimed` secrets and then `node` have for `repository` (`domain/path`, normalized).
+    /// What `own` and then `claimed` secrets have for `repository` (`domain/path`, normalized).
     pub(crate) fn matching(
         own: &[PullSecret],
         claimed: &[PullSecret],
-        node: &Keyring,
         repository: &str,
     ) -> Result<Self, CredentialError> {
         let mut matches = keyring(own)?.lookup(repository);
         matches.extend(keyring(claimed)?.lookup(repository));
-        matches.extend(node.lookup(repository));
         Ok(Self { matches })
+    }
+
+    /// Adds what comes after the secrets.
+    #[must_use]
+    pub(crate) fn and_then(mut self, of_node: Vec<MatchedCredential>) -> Self {
+        self.matches.extend(of_node);
+        self
     }
 }
 
@@ -240,7 +246,8 @@ mod tests {
         let mut node = Keyring::default();
         let config = DockerConfig::from_config_json(br#"{"auths":{"r.io/a":{"username":"node"}}}"#).unwrap();
         node.add(&CredentialSource::Node, config);
-        let found = PodCredentials::matching(&both, &[claimed], &node, "r.io/a").unwrap().matches;
+        let found = PodCredentials::matching(&both, &[claimed], "r.io/a").unwrap();
+        let found = found.and_then(node.lookup("r.io/a")).matches;
         let users: Vec<_> = found.iter().map(|found| &*found.auth.username).collect();
         assert_eq!(users, ["json", "cfg", "claimed", "node"]);
         assert_eq!(found[3].source, CredentialSource::Node);
@@ -252,7 +259,7 @@ mod tests {
             pull_secret("good", PullSecretKind::DockerConfigJson, r#"{"auths":{"r.io":{"username":"a"}}}"#),
             pull_secret("bad", PullSecretKind::DockerConfigJson, "{\"auths\":{\"hunter2-planted\""),
         ];
-        let error = PodCredentials::matching(&secrets, &[], &Keyring::default(), "r.io/a").unwrap_err();
+        let error = PodCredentials::matching(&secrets, &[], "r.io/a").unwrap_err();
         assert!(error.is_final());
         let text = crate::text::with_causes(&error);
         let expected =

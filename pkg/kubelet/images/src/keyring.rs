@@ -42,6 +42,8 @@ pub struct MatchedCredential {
 pub enum CredentialSource {
     /// A secret that the pod names.
     Secret(Arc<SecretCoordinates>),
+    /// A token of the pod's service account, exchanged by a credential provider.
+    ServiceAccount(Arc<ServiceAccountCoordinates>),
     /// The node's own configuration: any pod of the node may use what it opens.
     Node,
 }
@@ -53,7 +55,18 @@ pub struct SecretCoordinates {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
-    /// `metadata.uid`.
+    /// `metadata.uid`; empty for a secret that came without its name.
+    pub uid: String,
+}
+
+/// What makes a service account the same service account.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceAccountCoordinates {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`; empty if it is not known, and then two are never the same.
     pub uid: String,
 }
 

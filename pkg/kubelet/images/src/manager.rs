@@ -17,6 +17,7 @@ use crate::failures::{BackoffLimits, Failures};
 use crate::metrics::Metrics;
 use crate::node_credentials::{NodeConfigPaths, NodeCredentials};
 use crate::policy::{Facts, Outcome, PullPolicy};
+use crate::providers::CredentialProviders;
 use crate::pull_manager::{PullManager, RecordError};
 use crate::puller::{PullLimits, Puller};
 
@@ -51,6 +52,8 @@ pub struct Parts<S> {
     pub secrets: Arc<dyn PullSecrets>,
     /// Where the node's own credentials are.
     pub node_config: NodeConfigPaths,
+    /// The plugins that know further credentials.
+    pub providers: CredentialProviders,
     /// What was pulled with whose credentials.
     pub records: PullManager,
     /// How many pulls run and begin.
@@ -100,7 +103,7 @@ impl<S> ImageManager<S> {
             service: parts.service,
             events: parts.events,
             secrets: parts.secrets,
-            node: NodeCredentials::new(parts.node_config),
+            node: NodeCredentials::new(parts.node_config, parts.providers),
             records: parts.records,
             failures: Failures::new(parts.backoff),
             puller: Puller::new(parts.limits, Instant::now()),
@@ -111,6 +114,11 @@ impl<S> ImageManager<S> {
     /// Forgets the failures of a pod that is gone, or that starts anew by command: its next pull begins at once.
     pub fn forget(&self, pod: &PodUid) {
         self.failures.forget(pod);
+    }
+
+    /// What the node itself may show registries, for pulls that are no pod's.
+    pub fn node_credentials(&self) -> &NodeCredentials {
+        &self.node
     }
 
     fn tell(&self, about: &ObjectReference, notice: Notice) {

@@ -11,6 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::policy::{Facts, Known, PullPolicy};
+use crate::providers::ProviderMetrics;
 use crate::pull_manager::CheckResult;
 
 /// Seconds (Kubernetes, `pkg/kubelet/metrics/metrics.go`, `imagePullDurationBuckets`).
@@ -44,6 +45,7 @@ pub struct Metrics {
     checks: Family<CheckLabels, Counter>,
     intents: Gauge,
     records: Gauge,
+    pub(crate) providers: ProviderMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -73,6 +75,7 @@ impl Default for Metrics {
             checks: Family::default(),
             intents: Gauge::default(),
             records: Gauge::default(),
+            providers: ProviderMetrics::default(),
         }
     }
 }
@@ -105,6 +108,7 @@ impl Metrics {
             "Number of ImagePulledRecords stored on disk",
             self.records.clone(),
         );
+        self.providers.register(registry);
     }
 
     /// Counts a request by what was found out about it.

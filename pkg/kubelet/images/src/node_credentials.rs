@@ -1,4 +1,5 @@
-//! Credentials that the node has for all its pods: docker configuration files (Kubernetes, `pkg/credentialprovider/provider.go`).
+//! Credentials that the node has for its pods: docker configuration files (Kubernetes, `pkg/credentialprovider/provider.go`),
+//! then what its credential providers know.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,7 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::blocking::blocking;
-use crate::keyring::{CredentialSource, DockerConfig, DockerConfigError, Keyring};
+use crate::keyring::{CredentialSource, DockerConfig, DockerConfigError, Keyring, MatchedCredential};
+use crate::providers::{Behalf, CredentialProviders};
 
 /// How long a read configuration is used (Kubernetes, `defaultDockerConfigProvider`).
 const CACHE_FOR: Duration = Duration::from_mins(5);
@@ -25,10 +27,11 @@ pub struct NodeConfigPaths {
     pub dockercfg_dirs: Vec<PathBuf>,
 }
 
-/// The node's credentials, read again every five minutes.
+/// The node's credentials. Docker configuration files are read again every five minutes.
 #[derive(Debug)]
 pub struct NodeCredentials {
     paths: Arc<NodeConfigPaths>,
+    providers: CredentialProviders,
     cache: Mutex<Option<(Instant, Arc<Keyring>)>>,
 }
 
@@ -69,13 +72,26 @@ impl NodeConfigPaths {
 // === impl NodeCredentials ===
 
 impl NodeCredentials {
-    /// Reads from `paths`, when first asked.
-    pub fn new(paths: NodeConfigPaths) -> Self {
-        Self { paths: Arc::new(paths), cache: Mutex::default() }
+    /// Reads from `paths`, and asks `providers`, when asked.
+    pub fn new(paths: NodeConfigPaths, providers: CredentialProviders) -> Self {
+        Self { paths: Arc::new(paths), providers, cache: Mutex::default() }
     }
 
-    /// The node's credentials. A file that cannot be used is logged, and the next one is tried, as in the kubelet.
-    pub async fn keyring(&self) -> Arc<Keyring> {
+    /// What the node has for `repository` (`domain/path`, normalized) when it pulls on its own behalf, in the order in which it
+    /// is to be tried.
+    pub async fn for_node(&self, repository: &str) -> Vec<MatchedCredential> {
+        self.lookup(repository, Behalf::Node).await
+    }
+
+    /// The same on behalf of a pod.
+    pub(crate) async fn lookup(&self, repository: &str, behalf: Behalf<'_>) -> Vec<MatchedCredential> {
+        let mut matches = self.keyring().await.lookup(repository);
+        matches.extend(self.providers.keyring(repository, behalf).await.lookup(repository));
+        matches
+    }
+
+    /// What the files say. One that cannot be used is logged, and the next one is tried, as in the kubelet.
+    async fn keyring(&self) -> Arc<Keyring> {
         if let Some(keyring) = self.cached(Instant::now()) {
             return keyring;
         }
@@ -138,8 +154,12 @@ mod tests {
         std::fs::write(dir.join(name), text).unwrap();
     }
 
+    fn new(paths: NodeConfigPaths) -> NodeCredentials {
+        NodeCredentials::new(paths, CredentialProviders::default())
+    }
+
     async fn user(credentials: &NodeCredentials) -> Option<String> {
-        credentials.keyring().await.lookup("r.io/a").first().map(|found| found.auth.username.clone())
+        credentials.for_node("r.io/a").await.first().map(|found| found.auth.username.clone())
     }
 
     fn json(user: &str) -> String {
@@ -162,7 +182,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
         let dirs = vec![a.clone(), b.clone()];
         let paths = NodeConfigPaths { config_json_dirs: dirs.clone(), dockercfg_dirs: dirs };
-        let credentials = NodeCredentials::new(paths);
+        let credentials = new(paths);
         write(&a, "config.json", "broken");
         write(&a, ".dockercfg", r#"{"r.io":{"username":"legacy"}}"#);
         write(&b, "config.json", &json("second"));
@@ -181,7 +201,7 @@ mod tests {
         let dirs = vec![dir.path().to_owned()];
         write(dir.path(), ".dockercfg", r#"{"r.io":{"username":"legacy"}}"#);
         let paths = NodeConfigPaths { config_json_dirs: dirs.clone(), dockercfg_dirs: dirs };
-        assert_eq!(user(&NodeCredentials::new(paths)).await.as_deref(), Some("legacy"));
+        assert_eq!(user(&new(paths)).await.as_deref(), Some("legacy"));
     }
 
     #[tokio::test]
@@ -192,6 +212,6 @@ mod tests {
         assert!(status.success());
         let dirs = vec![dir.path().to_owned()];
         let paths = NodeConfigPaths { config_json_dirs: dirs.clone(), dockercfg_dirs: dirs };
-        assert_eq!(user(&NodeCredentials::new(paths)).await, None);
+        assert_eq!(user(&new(paths)).await, None);
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::metav1::Time;
 use imagevol_api::oci::Reference;
-use imagevol_api::records::{ImagePullCredentials, ImagePullSecret, ImagePulledRecord};
+use imagevol_api::records::{ImagePullCredentials, ImagePulledRecord};
 use imagevol_cri::{Image, ImageId};
 
 use crate::blocking::blocking;
@@ -127,14 +127,14 @@ impl PullManager {
         blocking(move || shared.check(&request)).await
     }
 
-    /// Whether one of the pod's `secrets` is in `known`; one that proves the same right in a new way is added to the record.
-    pub(crate) async fn check_secrets(
+    /// Whether something that the pod has `shown` is in `known`; what proves the same right in a new way is added to the record.
+    pub(crate) async fn check_credentials(
         &self,
         request: Request,
         known: &ImagePullCredentials,
-        secrets: &[ImagePullSecret],
+        shown: &ImagePullCredentials,
     ) -> CheckResult {
-        let secret = match access::prove(known, secrets) {
+        let secret = match access::prove(known, shown) {
             Proof::Missing => return CheckResult::MustAuthenticate,
             Proof::Known => return CheckResult::CredentialRecordFound,
             Proof::New(secret) => secret,

@@ -100,6 +100,12 @@ impl DockerConfig {
         Self::new(serde_json::from_slice(bytes).map_err(|error| DockerConfigError::of(&error))?)
     }
 
+    /// What a credential provider answered, by `[scheme://]host[:port][/path]`.
+    pub(crate) fn of_auths(auths: BTreeMap<String, AuthConfig>) -> Self {
+        let entry = |(key, auth)| (key, Entry { auth, email: String::new() });
+        Self { entries: auths.into_iter().map(entry).collect() }
+    }
+
     fn new(raw: BTreeMap<String, Option<RawEntry>>) -> Result<Self, DockerConfigError> {
         let read = |(key, entry): (String, Option<RawEntry>)| Ok((key, entry.unwrap_or_default().read()?));
         Ok(Self { entries: raw.into_iter().map(read).collect::<Result<_, _>>()? })

@@ -1,7 +1,7 @@
 //! One request on its way: asks what the policy wants to know, and does what it decides.
 
 use imagevol_api::auth::Credential;
-use imagevol_api::records::{ImagePullCredentials, ImagePullSecret};
+use imagevol_api::records::{ImagePullCredentials, ImagePullSecret, ImagePullServiceAccount};
 use imagevol_base::EventKind;
 use imagevol_cri::{ImageId, ImageReferences, ImageService, ImageServiceError, ImageSpec};
 use tokio::time::Instant;
@@ -10,8 +10,9 @@ use super::{EnsureImage, ImageManager, Named};
 use crate::credentials::{CredentialError, PodCredentials};
 use crate::error::{ImageError, Notice, PullError, ServiceErrors};
 use crate::failures::{PullKey, Waiting};
-use crate::keyring::{CredentialSource, MatchedCredential};
+use crate::keyring::{CredentialSource, MatchedCredential, SecretCoordinates, ServiceAccountCoordinates};
 use crate::policy::{Access, Backoff, Facts, Local, Outcome, Step, next_step};
+use crate::providers::Behalf;
 use crate::pull_manager::{self, CheckResult, Intent, Verdict};
 use crate::text;
 
@@ -101,7 +102,7 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
         let request = pull_manager::Request { image, reference, id };
         let result = match self.manager.records.check(request.clone()).await {
             Verdict::Use(result) | Verdict::Pull(result) => result,
-            Verdict::AskSecrets(known) => self.check_secrets(request, &known).await,
+            Verdict::AskCredentials(known) => self.check_credentials(request, &known).await,
         };
         self.manager.metrics.checked(result);
         match result {
@@ -112,12 +113,12 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
         }
     }
 
-    async fn check_secrets(&mut self, request: pull_manager::Request, known: &ImagePullCredentials) -> CheckResult {
+    async fn check_credentials(&mut self, request: pull_manager::Request, known: &ImagePullCredentials) -> CheckResult {
         if self.look_up_credentials().await == Outcome::Failed {
             return CheckResult::Error;
         }
-        let secrets: Vec<_> = self.credentials.iter().flat_map(|all| &all.matches).filter_map(as_secret).collect();
-        self.manager.records.check_secrets(request, known, &secrets).await
+        let shown = self.credentials.as_ref().map(shown).unwrap_or_default();
+        self.manager.records.check_credentials(request, known, &shown).await
     }
 
     /// Once per request.
@@ -144,9 +145,10 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
             let (kind, reason) = (EventKind::Warning, "FailedToRetrieveImagePullSecret");
             self.manager.tell(self.request.about, Notice { kind, reason, message });
         }
-        let node = self.manager.node.keyring().await;
-        let repository = self.named.reference.repository();
-        PodCredentials::matching(&secrets.found, &self.request.claims.secrets, &node, &repository)
+        let (repository, claims) = (self.named.reference.repository(), self.request.claims);
+        let matching = PodCredentials::matching(&secrets.found, &claims.secrets, &repository)?;
+        let behalf = Behalf::of(self.request.pod, claims);
+        Ok(matching.and_then(self.manager.node.lookup(&repository, behalf).await))
     }
 
     async fn record_intent(&mut self) -> Outcome {
@@ -307,23 +309,42 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
     }
 }
 
-/// The credential as pull records hold it; `None` if it is the node's.
-fn as_secret(matched: &MatchedCredential) -> Option<ImagePullSecret> {
-    match &matched.source {
-        CredentialSource::Node => None,
-        CredentialSource::Secret(secret) => Some(ImagePullSecret {
-            namespace: secret.namespace.clone(),
-            name: secret.name.clone(),
-            uid: secret.uid.clone(),
-            credential_hash: matched.hash.to_string(),
-        }),
+/// What proves the pod's right to an image that others pulled: credentials of its own. The node's are everybody's.
+fn shown(credentials: &PodCredentials) -> ImagePullCredentials {
+    let mut shown = ImagePullCredentials::default();
+    for matched in &credentials.matches {
+        match &matched.source {
+            CredentialSource::Node => {}
+            CredentialSource::Secret(secret) => shown.kubernetes_secrets.push(as_secret(secret, matched)),
+            CredentialSource::ServiceAccount(account) => shown.kubernetes_service_accounts.extend(as_account(account)),
+        }
     }
+    shown
 }
 
 /// Who may use an image that was pulled with `credential`: with the node's or with none, any pod of the node.
 fn proof(credential: Option<&MatchedCredential>) -> ImagePullCredentials {
-    match credential.and_then(as_secret) {
-        Some(secret) => ImagePullCredentials { kubernetes_secrets: vec![secret], ..ImagePullCredentials::default() },
-        None => ImagePullCredentials { node_pods_accessible: true, ..ImagePullCredentials::default() },
+    let (mut secrets, mut accounts) = (Vec::new(), Vec::new());
+    match credential.map(|matched| (&matched.source, matched)) {
+        None | Some((CredentialSource::Node, _)) => return ImagePullCredentials::for_all_pods(),
+        Some((CredentialSource::Secret(secret), matched)) => secrets.push(as_secret(secret, matched)),
+        Some((CredentialSource::ServiceAccount(account), _)) => accounts.extend(as_account(account)),
     }
+    ImagePullCredentials {
+        kubernetes_secrets: secrets,
+        kubernetes_service_accounts: accounts,
+        node_pods_accessible: false,
+    }
+}
+
+/// As pull records hold it.
+fn as_secret(secret: &SecretCoordinates, matched: &MatchedCredential) -> ImagePullSecret {
+    let SecretCoordinates { namespace, name, uid } = secret.clone();
+    ImagePullSecret { namespace, name, uid, credential_hash: matched.hash.to_string() }
+}
+
+/// As pull records hold it; `None` for one without UID: it could be any of that name, and proves nothing later.
+fn as_account(account: &ServiceAccountCoordinates) -> Option<ImagePullServiceAccount> {
+    let ServiceAccountCoordinates { namespace, name, uid } = account.clone();
+    (!uid.is_empty()).then_some(ImagePullServiceAccount { namespace, name, uid })
 }

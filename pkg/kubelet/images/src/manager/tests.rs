@@ -47,6 +47,7 @@ struct Settings {
     limits: PullLimits,
     backoff: BackoffLimits,
     policy: VerificationPolicy,
+    providers: CredentialProviders,
 }
 
 impl EventRecorder for Events {
@@ -82,6 +83,7 @@ impl World {
             events: Arc::<Events>::clone(&events),
             secrets: Arc::<Secrets>::clone(&secrets),
             node_config,
+            providers: settings.providers,
             records: PullManager::open(dir.path(), settings.policy, metrics.clone()).unwrap(),
             limits: settings.limits,
             backoff: settings.backoff,

@@ -1,7 +1,7 @@
 //! May a pod use an image that is present, or has it to prove its right by a pull? (KEP-2535; Kubernetes,
 //! `pkg/kubelet/images/pullmanager/image_pull_manager.go`, `MustAttemptImagePull`.) Pure.
 
-use imagevol_api::records::{ImagePullCredentials, ImagePullSecret};
+use imagevol_api::records::{ImagePullCredentials, ImagePullSecret, ImagePullServiceAccount};
 
 use super::records::Stored;
 use super::verification::{Origin, VerificationPolicy};
@@ -46,18 +46,18 @@ pub(crate) enum Verdict {
     Use(CheckResult),
     /// The pod has to pull it.
     Pull(CheckResult),
-    /// It depends on the pod's secrets.
-    AskSecrets(ImagePullCredentials),
+    /// It depends on the pod's secrets and service account.
+    AskCredentials(ImagePullCredentials),
 }
 
-/// What is decided once the pod's secrets are known.
+/// What is decided once the pod's credentials are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// The record has this very secret with this content.
+    /// The record has this very secret with this content, or this service account.
     Known,
     /// The record has the credential under another name, or the secret with older content: worth adding to the record.
     New(ImagePullSecret),
-    /// None of the pod's secrets is in the record.
+    /// Neither the pod's secrets nor its service account are in the record.
     Missing,
 }
 
@@ -75,7 +75,7 @@ impl CheckResult {
     }
 }
 
-/// In the kubelet's order: exempt by policy, record unreadable, no record, open to the node, secrets.
+/// In the kubelet's order: exempt by policy, record unreadable, no record, open to the node, credentials.
 pub(crate) fn must_attempt_image_pull(policy: &VerificationPolicy, image: &PresentImage<'_>) -> Verdict {
     if !policy.requires_verification(image.repository, origin(image)) {
         return Verdict::Use(CheckResult::CredentialPolicyAllowed);
@@ -87,16 +87,18 @@ pub(crate) fn must_attempt_image_pull(policy: &VerificationPolicy, image: &Prese
     };
     match record.credential_mapping.get(image.repository) {
         Some(known) if known.node_pods_accessible => Verdict::Use(CheckResult::CredentialRecordFound),
-        Some(known) if !known.kubernetes_secrets.is_empty() => Verdict::AskSecrets(known.clone()),
+        Some(known) if !(known.kubernetes_secrets.is_empty() && known.kubernetes_service_accounts.is_empty()) => {
+            Verdict::AskCredentials(known.clone())
+        }
         // Nobody pulled it under this name, or it is not known with what.
         Some(_) | None => Verdict::Pull(CheckResult::MustAuthenticate),
     }
 }
 
-/// Whether one of the pod's `secrets` proves its right: the same credential under whatever name, or the same secret with
-/// whatever content (it is the same tenant's).
-pub(crate) fn prove(known: &ImagePullCredentials, secrets: &[ImagePullSecret]) -> Proof {
-    for secret in secrets {
+/// Whether what the pod has `shown` proves its right: the same credential under whatever name, or the same secret with
+/// whatever content (it is the same tenant's), or the same service account.
+pub(crate) fn prove(known: &ImagePullCredentials, shown: &ImagePullCredentials) -> Proof {
+    for secret in &shown.kubernetes_secrets {
         let equal = |known: &ImagePullSecret| has_same_hash(known, secret) || is_same_secret(known, secret);
         if !known.kubernetes_secrets.iter().any(equal) {
             continue;
@@ -104,7 +106,9 @@ pub(crate) fn prove(known: &ImagePullCredentials, secrets: &[ImagePullSecret]) -
         let is_there = known.kubernetes_secrets.contains(secret);
         return if is_there { Proof::Known } else { Proof::New(secret.clone()) };
     }
-    Proof::Missing
+    let is_known = |account: &&ImagePullServiceAccount| known.kubernetes_service_accounts.contains(account);
+    let account = shown.kubernetes_service_accounts.iter().filter(|account| !account.uid.is_empty()).find(is_known);
+    account.map_or(Proof::Missing, |_| Proof::Known)
 }
 
 fn origin(image: &PresentImage<'_>) -> Origin {

@@ -1,13 +1,15 @@
 //! How a proof is added to a pulled record (Kubernetes, `pkg/kubelet/images/pullmanager`, `pulledRecordMergeNewCreds`). Pure.
 
 use imagevol_api::metav1::Time;
-use imagevol_api::records::{ImagePullCredentials, ImagePullSecret, ImagePulledRecord};
+use imagevol_api::records::{ImagePullCredentials, ImagePullSecret, ImagePullServiceAccount, ImagePulledRecord};
 
 use super::access::is_same_secret;
 
 /// How many secrets a record holds for one name of an image (KEP-2535). Who comes later proves his right to the registry
 /// each time, so that tenants that come and go cannot make a record grow for ever.
 const SECRETS_MAX: usize = 100;
+/// The same for service accounts. Ours: the kubelet has no limit.
+const ACCOUNTS_MAX: usize = 100;
 
 /// `record` with the proof that `repository` was pulled with `credentials`; `None` if it says so already.
 pub(super) fn merge(
@@ -36,14 +38,9 @@ fn merge_credentials(mut known: ImagePullCredentials, new: &ImagePullCredentials
         add_secret(&mut known.kubernetes_secrets, secret);
     }
     for account in &new.kubernetes_service_accounts {
-        if !known.kubernetes_service_accounts.contains(account) {
-            known.kubernetes_service_accounts.push(account.clone());
-        }
+        add_account(&mut known.kubernetes_service_accounts, account);
     }
-    known.kubernetes_secrets.sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
-    known
-        .kubernetes_service_accounts
-        .sort_by(|a, b| (&a.namespace, &a.name, &a.uid).cmp(&(&b.namespace, &b.name, &b.uid)));
+    known.sort();
     known
 }
 
@@ -58,10 +55,17 @@ fn add_secret(known: &mut Vec<ImagePullSecret>, new: &ImagePullSecret) {
     }
 }
 
+fn add_account(known: &mut Vec<ImagePullServiceAccount>, new: &ImagePullServiceAccount) {
+    if known.len() < ACCOUNTS_MAX && !known.contains(new) {
+        known.push(new.clone());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::access::{Proof, prove};
     use super::*;
 
     fn secret(namespace: &str, hash: &str) -> ImagePullSecret {
@@ -125,6 +129,19 @@ mod tests {
         assert!(of(&rotated).kubernetes_secrets.contains(&secret("7", "new")), "one that is there is still renewed");
     }
 
+    #[test]
+    fn holds_a_hundred_service_accounts() {
+        let account = |number: u32| ImagePullServiceAccount {
+            namespace: "n".to_owned(),
+            name: "a".to_owned(),
+            uid: number.to_string(),
+        };
+        let by = |account| ImagePullCredentials { kubernetes_service_accounts: vec![account], ..by(&[]) };
+        let many: Vec<_> = (0..150).map(|number| by(account(number))).collect();
+        assert_eq!(of(&record(&many)).kubernetes_service_accounts.len(), 100);
+        assert_eq!(merge(&record(&many), "r.io/a", &by(account(7)), &later()), None);
+    }
+
     fn credentials() -> impl Strategy<Value = ImagePullCredentials> {
         let secrets = prop::collection::vec(("[a-c]", "[xy]"), 0..3);
         (secrets, prop::bool::weighted(0.1)).prop_map(|(secrets, opened)| {
@@ -147,6 +164,27 @@ mod tests {
                 let kept = of(&after).node_pods_accessible || secrets.iter().any(|secret| is_same_secret(secret, known));
                 prop_assert!(kept);
             }
+        }
+
+        /// Secrets without a name are as many as their contents: none stands for another, none takes another's place.
+        #[test]
+        fn inline_secrets_do_not_vouch_for_each_other(
+            recorded in prop::collection::vec(("[ab]", "[u-x]"), 1..8), shown in ("[ab]", "[u-z]"), named in ("[ab]", "[u-z]"),
+        ) {
+            let inline = |(namespace, hash): &(String, String)| {
+                ImagePullSecret { name: String::new(), uid: String::new(), ..secret(namespace, hash) }
+            };
+            let all: Vec<_> = recorded.iter().map(|one| by(&[inline(one)])).collect();
+            let record = record(&all);
+            let is_recorded = |hash: &String| recorded.iter().any(|(_, known)| known == hash);
+            let proves = |secret: ImagePullSecret| prove(of(&record), &by(&[secret])) != Proof::Missing;
+            prop_assert_eq!(proves(inline(&shown)), is_recorded(&shown.1));
+            prop_assert_eq!(proves(secret(&named.0, &named.1)), is_recorded(&named.1), "nor for one with a name");
+            for one in &recorded {
+                prop_assert_eq!(prove(of(&record), &by(&[inline(one)])), Proof::Known);
+            }
+            let distinct: std::collections::BTreeSet<_> = recorded.iter().collect();
+            prop_assert_eq!(of(&record).kubernetes_secrets.len(), distinct.len());
         }
     }
 }

@@ -85,7 +85,7 @@ fn listed(repository: &str) -> VerificationPolicy {
     Intent::Absent,
     Verdict::Pull(CheckResult::MustAuthenticate)
 )]
-#[case::by_secret(VerificationPolicy::default(), record(REPOSITORY, by_secrets(&[secret("n", "u", "h")])), Intent::Absent, Verdict::AskSecrets(by_secrets(&[secret("n", "u", "h")])))]
+#[case::by_secret(VerificationPolicy::default(), record(REPOSITORY, by_secrets(&[secret("n", "u", "h")])), Intent::Absent, Verdict::AskCredentials(by_secrets(&[secret("n", "u", "h")])))]
 #[case::listed(listed(REPOSITORY), record(REPOSITORY, by_secrets(&[secret("n", "u", "h")])), Intent::Absent, Verdict::Use(CheckResult::CredentialPolicyAllowed))]
 #[case::not_listed(listed("r.io/other"), Stored::Absent, Intent::Absent, Verdict::Pull(CheckResult::MustAuthenticate))]
 #[case::always_preloaded(
@@ -110,15 +110,32 @@ fn decides_in_the_kubelets_order(
     assert_eq!(must_attempt_image_pull(&policy, &image), verdict);
 }
 
+fn account(name: &str, uid: &str) -> ImagePullServiceAccount {
+    let [namespace, name, uid] = ["n", name, uid].map(str::to_owned);
+    ImagePullServiceAccount { namespace, name, uid }
+}
+
+fn by_accounts(accounts: &[ImagePullServiceAccount]) -> ImagePullCredentials {
+    ImagePullCredentials { kubernetes_service_accounts: accounts.to_vec(), ..ImagePullCredentials::default() }
+}
+
 #[test]
-fn a_service_account_alone_is_no_secret() {
-    let account = ImagePullServiceAccount { namespace: "n".to_owned(), name: "a".to_owned(), uid: "u".to_owned() };
-    let credentials =
-        ImagePullCredentials { kubernetes_service_accounts: vec![account], ..ImagePullCredentials::default() };
-    let record = record(REPOSITORY, credentials);
+fn a_service_account_alone_asks_for_credentials() {
+    let known = by_accounts(&[account("a", "u")]);
+    let record = record(REPOSITORY, known.clone());
     let image = PresentImage { repository: REPOSITORY, intent: Intent::Absent, record: &record };
     let verdict = must_attempt_image_pull(&VerificationPolicy::default(), &image);
-    assert_eq!(verdict, Verdict::Pull(CheckResult::MustAuthenticate));
+    assert_eq!(verdict, Verdict::AskCredentials(known));
+}
+
+#[rstest]
+#[case::same(account("a", "u"), Proof::Known)]
+#[case::other(account("b", "v"), Proof::Missing)]
+#[case::made_anew(account("a", "v"), Proof::Missing)]
+#[case::uid_not_known(account("a", ""), Proof::Missing)]
+fn accounts_prove_by_identity(#[case] shown: ImagePullServiceAccount, #[case] proof: Proof) {
+    let known = by_accounts(&[account("a", "u"), account("a", "")]);
+    assert_eq!(prove(&known, &by_accounts(&[shown])), proof);
 }
 
 #[rstest]
@@ -130,13 +147,13 @@ fn a_service_account_alone_is_no_secret() {
 #[case::second_of_two(&[secret("m", "v", "other"), secret("n", "u", "h")], Proof::Known)]
 #[case::none(&[], Proof::Missing)]
 fn secrets_prove_by_content_or_by_identity(#[case] secrets: &[ImagePullSecret], #[case] proof: Proof) {
-    assert_eq!(prove(&by_secrets(&[secret("n", "u", "h")]), secrets), proof);
+    assert_eq!(prove(&by_secrets(&[secret("n", "u", "h")]), &by_secrets(secrets)), proof);
 }
 
 #[test]
 fn empty_hashes_and_uids_prove_nothing() {
     let known = by_secrets(&[secret("n", "", "")]);
-    assert_eq!(prove(&known, &[secret("m", "v", "")]), Proof::Missing);
-    assert_eq!(prove(&known, &[secret("n", "", "h")]), Proof::Missing);
-    assert_eq!(prove(&known, &[secret("n", "", "")]), Proof::Missing);
+    assert_eq!(prove(&known, &by_secrets(&[secret("m", "v", "")])), Proof::Missing);
+    assert_eq!(prove(&known, &by_secrets(&[secret("n", "", "h")])), Proof::Missing);
+    assert_eq!(prove(&known, &by_secrets(&[secret("n", "", "")])), Proof::Missing);
 }
