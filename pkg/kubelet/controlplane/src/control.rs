@@ -20,6 +20,8 @@ use imagevol_api::names::PodUid;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventKind, EventRecorder, PodSet, Supervisor};
 
+use crate::apiserver::post::{self, EventSink, Subjects};
+use crate::apiserver::{ApiServer, Posting};
 use crate::blocking::blocking;
 use crate::clock::WallClock;
 use crate::db::{DbError, PodRow, StatusDb};
@@ -57,6 +59,7 @@ pub struct ControlPlane {
     source: FileSource,
     recorder: Recorder,
     events: Events,
+    posting: Option<Posting>,
     reports: watch::Sender<Option<Arc<VolumeReports>>>,
     pods: watch::Receiver<Arc<PodSet>>,
     rows: watch::Receiver<Rows>,
@@ -121,6 +124,7 @@ struct Keeper {
     commands: mpsc::Receiver<Command>,
     pods: watch::Sender<Arc<PodSet>>,
     rows: watch::Sender<Rows>,
+    subjects: Option<Subjects>,
 }
 
 // === impl ControlPlane ===
@@ -128,10 +132,33 @@ struct Keeper {
 impl ControlPlane {
     /// Reads what the last run knew and starts to follow the manifests. All tasks end with `supervisor`.
     pub async fn start(settings: ControlPlaneSettings, db: StatusDb, supervisor: &Supervisor) -> Result<Self, DbError> {
+        Self::begin(settings, None, db, supervisor).await
+    }
+
+    /// The same on a node of a cluster: events about its pods, and about the node itself, are also posted to the API server.
+    pub async fn start_in_cluster(
+        settings: ControlPlaneSettings,
+        server: &ApiServer,
+        db: StatusDb,
+        supervisor: &Supervisor,
+    ) -> Result<Self, DbError> {
+        let subjects = Subjects::new(settings.node_name.clone());
+        let sink = post::start(server.clone(), subjects.clone(), settings.clock.clone(), supervisor);
+        Self::begin(settings, Some((sink, subjects)), db, supervisor).await
+    }
+
+    async fn begin(
+        settings: ControlPlaneSettings,
+        cluster: Option<(EventSink, Subjects)>,
+        db: StatusDb,
+        supervisor: &Supervisor,
+    ) -> Result<Self, DbError> {
         let ControlPlaneSettings { manifest_dir, node_name, file_check_frequency, pull_failure, event_ttl, clock } =
             settings;
+        let (sink, subjects) = cluster.unzip();
+        let posting = sink.as_ref().map(EventSink::counts);
         let event_settings = EventSettings { node_name: node_name.clone(), ttl: event_ttl, clock: clock.clone() };
-        let (recorder, events) = events::start(event_settings, db.clone(), supervisor).await?;
+        let (recorder, events) = events::start_with(event_settings, sink, db.clone(), supervisor).await?;
         let saved = saved_rows(db.clone(), manifest_dir.clone()).await?;
         let host = Host { node_name, clock: clock.clone() };
         let source = FileSource::new(manifest_dir, host, remembered(&saved), file_check_frequency);
@@ -141,7 +168,7 @@ impl ControlPlane {
         let (rows_out, rows) = watch::channel(saved.clone());
         let (commands, commands_in) = mpsc::channel(MAX_QUEUED_COMMANDS);
         let keeper = Keeper {
-            world: World::new(pull_failure, saved),
+            world: World::new(pull_failure, saved.clone()),
             db,
             clock,
             recorder: recorder.clone(),
@@ -150,10 +177,12 @@ impl ControlPlane {
             commands: commands_in,
             pods: pods_out,
             rows: rows_out,
+            subjects,
         };
+        keeper.note_static(saved.keys());
         supervisor.spawn("manifests", source.clone().run(supervisor.token()));
         supervisor.spawn("controlplane", keeper.run(supervisor.token()));
-        Ok(Self { source, recorder, events, reports, pods, rows, commands })
+        Ok(Self { source, recorder, events, posting, reports, pods, rows, commands })
     }
 
     /// The pods that this node serves, from now on. A pod that has failed is not among them.
@@ -193,6 +222,11 @@ impl ControlPlane {
     /// The events of a namespace, or all.
     pub fn events(&self, namespace: Option<&str>) -> Vec<Event> {
         self.events.list(namespace)
+    }
+
+    /// What became of events for the API server; `None` without one.
+    pub fn posting(&self) -> Option<&Posting> {
+        self.posting.as_ref()
     }
 
     /// What is wrong with the manifests.
@@ -309,11 +343,19 @@ impl Keeper {
     /// Draws the conclusions from the newest of everything; when to look again.
     async fn step(&mut self) -> Option<Instant> {
         self.world.manifests = Arc::clone(&self.manifests.borrow_and_update());
+        self.note_static(self.world.manifests.pods.keys());
         self.world.reports.clone_from(&self.reports.borrow_and_update());
         let step = self.world.step(Now { wall: self.clock.now(), instant: Instant::now() });
         let due = step.due;
         self.carry_out(step).await;
         due
+    }
+
+    /// To be called before anybody can say anything about these pods.
+    fn note_static<'u>(&self, uids: impl Iterator<Item = &'u PodUid>) {
+        if let Some(subjects) = &self.subjects {
+            subjects.note_static(uids.map(PodUid::as_str));
+        }
     }
 
     fn obey(&mut self, command: Command) -> oneshot::Sender<()> {

@@ -16,13 +16,13 @@ use imagevol_api::corev1::{Event, EventSource, ObjectReference};
 use imagevol_api::metav1::{ObjectMeta, Time};
 use imagevol_base::{EventKind, EventRecorder, Supervisor};
 
+use crate::apiserver::post::EventSink;
 use crate::blocking::blocking;
 use crate::clock::WallClock;
 use crate::db::{Changes, Result, StatusDb};
 use crate::text::one_line;
 
 mod correlator;
-mod lru;
 
 use correlator::{Correlator, Counted, Observation};
 
@@ -77,16 +77,27 @@ struct Writer {
     events: Events,
     node_name: String,
     db: StatusDb,
+    sink: Option<EventSink>,
 }
 
 /// Reads the events of the last run and starts the task that keeps new ones; it ends, with all that is queued written, when `supervisor` does.
 pub async fn start(settings: EventSettings, db: StatusDb, supervisor: &Supervisor) -> Result<(Recorder, Events)> {
+    start_with(settings, None, db, supervisor).await
+}
+
+/// The same, and what is kept is offered to `sink`.
+pub(crate) async fn start_with(
+    settings: EventSettings,
+    sink: Option<EventSink>,
+    db: StatusDb,
+    supervisor: &Supervisor,
+) -> Result<(Recorder, Events)> {
     let (sender, queue) = mpsc::channel(MAX_QUEUED_EVENTS);
     let ttl = SignedDuration::try_from(settings.ttl).unwrap_or(SignedDuration::MAX);
     let events = Events { kept: Arc::default(), clock: settings.clock.clone(), ttl };
     let recorder = Recorder { queue: sender, dropped: Arc::default(), clock: settings.clock };
-    let writer =
-        Writer { queue, correlator: Correlator::new(), events: events.clone(), node_name: settings.node_name, db };
+    let node_name = settings.node_name;
+    let writer = Writer { queue, correlator: Correlator::new(), events: events.clone(), node_name, db, sink };
     let writer = writer.load().await?;
     supervisor.spawn("events", writer.run(supervisor.token()));
     Ok((recorder, events))
@@ -201,6 +212,11 @@ impl Writer {
             changed.insert(name_of(&event), event);
         }
         let old = self.events.keep(changed.values().cloned());
+        if let Some(sink) = &self.sink {
+            for event in changed.values() {
+                sink.offer(event);
+            }
+        }
         self.write(changed.into_values().collect(), &old)
     }
 
@@ -242,6 +258,17 @@ impl Writer {
             reporting_instance: Some(self.node_name.clone()),
             ..Event::default()
         }
+    }
+}
+
+/// What an event about this node refers to (kubelet `nodeRef`: the UID is the node's name, for `kubectl describe node` looks for that).
+pub fn node_ref(node_name: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node_name.to_owned()),
+        uid: Some(node_name.to_owned()),
+        ..ObjectReference::default()
     }
 }
 

@@ -146,7 +146,7 @@ impl Gate {
         drop(self.waiting.subscribe().wait_for(|waiting| *waiting >= count).await);
     }
 
-    pub(super) async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.waiting.send_modify(|waiting| *waiting += 1);
         drop(self.open.subscribe().wait_for(|open| *open).await);
     }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use imagevol_api::corev1::ObjectReference;
 use imagevol_base::EventKind;
 
-use super::lru::Lru;
+use crate::lru::Lru;
 
 /// Entries in each of the three caches (client-go `maxLruCacheEntries`).
 const CACHE_ENTRIES: usize = 4096;
@@ -25,6 +25,9 @@ const AGGREGATE_PREFIX: &str = "(combined from similar events): ";
 const SPAM_BURST: f64 = 25.0;
 /// Seconds until one more is allowed after that (client-go `defaultSpamQPS`: 1/300 per second).
 const SPAM_REFILL_SECONDS: f64 = 300.0;
+
+/// Longest name of an object (Kubernetes `validation.DNS1123SubdomainMaxLength`).
+const MAX_NAME: usize = 253;
 
 /// What was recorded, before correlation.
 #[derive(Debug, Clone)]
@@ -172,10 +175,15 @@ impl Correlator {
         admitted
     }
 
-    /// `<object>.<hex of unix nanoseconds>`; never the same twice, even if the clock stands still or goes back.
+    /// `<object>.<hex of unix nanoseconds>`; never the same twice, even if the clock stands still or goes back. Of an object's name that would
+    /// make it too long for a name, only the beginning.
     fn name(&mut self, event: &Observation) -> String {
         self.last_name = event.at.as_nanosecond().max(self.last_name.saturating_add(1));
-        format!("{}.{:x}", event.about.name.as_deref().unwrap_or_default(), self.last_name)
+        let suffix = format!(".{:x}", self.last_name);
+        let object = event.about.name.as_deref().unwrap_or_default();
+        let room = MAX_NAME.saturating_sub(suffix.len());
+        let shown = object.get(..room).map_or(object, |start| start.trim_end_matches(['-', '.']));
+        format!("{shown}{suffix}")
     }
 }
 

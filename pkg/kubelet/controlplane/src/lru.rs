@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 /// At most `capacity` entries.
 #[derive(Debug)]
-pub(super) struct Lru<K, V> {
+pub(crate) struct Lru<K, V> {
     entries: HashMap<K, (u64, V)>,
     by_use: BTreeMap<u64, K>,
     uses: u64,
@@ -17,12 +17,12 @@ pub(super) struct Lru<K, V> {
 
 impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     /// An empty map.
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self { entries: HashMap::new(), by_use: BTreeMap::new(), uses: 0, capacity }
     }
 
     /// Takes an entry out, to be put back with [`Lru::put`].
-    pub(super) fn take<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub(crate) fn take<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -32,7 +32,7 @@ impl<K: Clone + Eq + Hash, V> Lru<K, V> {
     }
 
     /// Puts an entry as the one used last; the one used least recently goes if there are too many.
-    pub(super) fn put(&mut self, key: K, value: V) {
+    pub(crate) fn put(&mut self, key: K, value: V) {
         self.uses += 1;
         if let Some((used, _)) = self.entries.insert(key.clone(), (self.uses, value)) {
             self.by_use.remove(&used);
