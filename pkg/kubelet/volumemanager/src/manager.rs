@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use imagevol_api::core::pod_ref;
 use imagevol_api::corev1::Pod;
+use imagevol_base::progress::{self, PULL_PROGRESS, ProgressThrottle};
 use imagevol_base::volumes::VolumeReports;
-use imagevol_base::{EventRecorder, KeyedBackoff, PodSet, Supervisor};
+use imagevol_base::{EventKind, EventRecorder, KeyedBackoff, PodSet, Supervisor};
+use imagevol_cri::progress::BlobProgress;
 use imagevol_cri::{ImageReferences, Progress};
 use imagevol_volume::{Door, Goal, Host, Key, Mounted, PluginManager, SetUp, SetUpFailed, VolumeError};
 use tokio::sync::{mpsc, watch};
@@ -30,6 +33,8 @@ const RECONSTRUCT_AGAIN: Duration = Duration::from_secs(5);
 /// How often a pull that failed before is looked at: once bytes come in, it counts as pulling again. Short against the shortest
 /// `pullDeadline` that makes sense.
 const PROGRESS_LOOK: Duration = Duration::from_secs(1);
+/// How often pulls are looked at for events about their progress, which come 30 s apart at least.
+const PROGRESS_EVENTS: Duration = Duration::from_secs(5);
 
 /// What the manager is built from.
 #[derive(Clone)]
@@ -62,6 +67,8 @@ pub struct VolumeManager {
     doors: Volumes,
     /// The version of the doors' wishes that `want` holds.
     seen: u64,
+    /// When to tell how far pulls have come.
+    throttle: ProgressThrottle<Key>,
     /// Why volumes that nobody wants are still there.
     stuck: BTreeMap<Key, String>,
 }
@@ -98,6 +105,7 @@ impl VolumeManager {
             reports,
             doors: Volumes::new(),
             seen: 0,
+            throttle: ProgressThrottle::new(),
             stuck: BTreeMap::new(),
         };
         (manager, receiver)
@@ -120,6 +128,7 @@ impl VolumeManager {
         loop {
             self.execute(&tasks);
             self.look_at_progress();
+            self.tell_progress();
             self.report();
             tokio::select! {
                 () = tasks.supervisor.cancelled() => return,
@@ -300,6 +309,7 @@ impl VolumeManager {
 
     fn mount_ended(&mut self, key: Key, result: Result<Mounted, SetUpFailed>) {
         let Some(Mounting { wanted, progress, cancel }) = self.mounting.remove(&key) else { return };
+        self.throttle.forget(&key);
         if cancel.is_cancelled() {
             // Of a life of the pod that is over. Whatever it left goes, by the plan.
             self.have.volumes.insert(key, Have::Uncertain { decided: None });
@@ -361,8 +371,10 @@ impl VolumeManager {
 
     /// When time alone changes something.
     fn next_due(&self) -> Option<Instant> {
-        let look = self.retrying().next().map(|_| Instant::now() + PROGRESS_LOOK);
-        self.operations.next_due().into_iter().chain(look).min()
+        let now = Instant::now();
+        let look = self.retrying().next().map(|_| now + PROGRESS_LOOK);
+        let tell = self.mounting.keys().next().map(|_| now + PROGRESS_EVENTS);
+        self.operations.next_due().into_iter().chain(look).chain(tell).min()
     }
 
     fn forget_past(&mut self) {
@@ -376,6 +388,19 @@ impl VolumeManager {
             self.retrying().map(|(key, mounting)| (key.clone(), bytes_of(&mounting.progress))).collect();
         for (key, bytes) in bytes {
             self.shown.get_mut(&key).into_iter().for_each(|shown| shown.look(bytes));
+        }
+    }
+
+    /// Long pulls are told of in events of our own.
+    fn tell_progress(&mut self) {
+        let now = Instant::now();
+        for (key, Mounting { wanted, progress, .. }) in &self.mounting {
+            let blobs = progress.snapshot();
+            let sum = |of: fn(&BlobProgress) -> u64| blobs.iter().map(of).sum();
+            let progress = progress::Progress { done: sum(|blob| blob.done), total: sum(|blob| blob.size) };
+            if let Some(text) = self.throttle.observe(key.clone(), &wanted.reference(), progress, now) {
+                self.parts.events.record(&pod_ref(&wanted.pod), EventKind::Normal, PULL_PROGRESS, text);
+            }
         }
     }
 

@@ -54,6 +54,7 @@ impl Node {
             events: Arc::new(Events::default()),
             secrets: Arc::new(NoSecrets),
             node_config: NodeConfigPaths { config_json_dirs: vec![], dockercfg_dirs: vec![] },
+            providers: imagevol_images::CredentialProviders::default(),
             records: PullManager::open(dir.path(), VerificationPolicy::default(), metrics.clone()).unwrap(),
             limits: PullLimits::default(),
             backoff: BackoffLimits::default(),

@@ -45,7 +45,8 @@ impl Wishes {
         request: VolumeRequest,
         failed: Option<u64>,
     ) -> Result<u64, PublishError> {
-        if self.deleted.contains(&key.pod) {
+        let runs = self.entries.get(key).is_some_and(|entry| entry.confirmed);
+        if !runs && self.deleted.contains(&key.pod) {
             return Err(PublishError::PodDeleted);
         }
         self.done.remove(key);

@@ -38,6 +38,7 @@ impl Disk {
             events: Arc::<Events>::clone(&events),
             secrets: Arc::new(secrets),
             node_config: NodeConfigPaths { config_json_dirs: vec![], dockercfg_dirs: vec![] },
+            providers: imagevol_images::CredentialProviders::default(),
             records: PullManager::open(self.dir.path(), VerificationPolicy::default(), metrics.clone()).unwrap(),
             limits: PullLimits::default(),
             backoff: BackoffLimits::default(),

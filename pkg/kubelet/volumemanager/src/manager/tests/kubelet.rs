@@ -132,3 +132,15 @@ async fn a_dropped_call_leaves_the_pull_running() {
     publish(&node.volumes, "k").await.unwrap();
     assert_eq!(disk.plugin.take_calls(), ["mount k/v"], "one pull for both");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_long_pull_is_told_of_in_events() {
+    let disk = Disk::new();
+    let node = disk.start();
+    disk.plugin.next_mount(key_of("k"), Do::Pull(100));
+    node.volumes.expect([(target("k"), request("k", IMAGE))].into());
+    node.after(200).await;
+    let text = |done| format!("PullProgress Pulling image {IMAGE:?}: {done} B of 100 B ({done}%) @pod");
+    // The byte of that very second comes after the look.
+    assert_eq!(node.events.take(), [(30, text(29)), (90, text(89))]);
+}

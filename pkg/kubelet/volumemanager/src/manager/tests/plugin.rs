@@ -38,6 +38,8 @@ pub(super) enum Do {
     Fail,
     /// Bytes come in, then the registry goes away after this long.
     Bring(u64, Duration),
+    /// Pulls a byte each second until all are here.
+    Pull(u64),
     /// Succeeds but for these sub paths.
     Spoil(SubPathErrors),
     Panic,
@@ -120,6 +122,14 @@ impl Volume {
             Some(Do::Fail) => {
                 let decided = Some(how.decided.unwrap_or_else(|| image_of(&self.reference)));
                 return Err(SetUpFailed { error: node_error(), decided });
+            }
+            Some(Do::Pull(bytes)) => {
+                let blob = Blob::new(image_of("blob").digest(), bytes);
+                how.progress.show(&blob);
+                for _ in 0..bytes {
+                    tokio::time::sleep(SECOND).await;
+                    blob.add(1);
+                }
             }
             Some(Do::Bring(bytes, time)) => {
                 let blob = Blob::new(image_of("blob").digest(), 1000);
