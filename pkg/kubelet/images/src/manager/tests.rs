@@ -15,6 +15,7 @@ use crate::pull_manager::VerificationPolicy;
 use crate::puller::{ParallelPulls, PullRate};
 
 mod access;
+mod claims;
 mod concurrency;
 mod decisions;
 mod failing;
@@ -27,6 +28,8 @@ struct World {
     service: FakeImageService,
     events: Arc<Events>,
     secrets: Arc<Secrets>,
+    /// What doors show for pods, by UID.
+    claims: Mutex<HashMap<String, Claims>>,
     metrics: Metrics,
     dir: tempfile::TempDir,
     manager: ImageManager<FakeImageService>,
@@ -89,7 +92,7 @@ impl World {
             backoff: settings.backoff,
             metrics: metrics.clone(),
         });
-        Self { service, events, secrets, metrics, dir, manager }
+        Self { service, events, secrets, claims: Mutex::default(), metrics, dir, manager }
     }
 
     /// Gives pods of this UID a secret in namespace `namespace` with one user for `localhost:5000`.
@@ -127,13 +130,14 @@ impl World {
             ..ObjectMeta::default()
         };
         let about = Arc::new(Pod { metadata, ..Pod::default() });
+        let claims = self.claims.lock().unwrap().get(pod).cloned().unwrap_or_default();
         let request = EnsureImage {
             pod: &about,
             holder: holder(pod, volume),
             reference: image,
             policy,
             about: &pod_ref(&about),
-            claims: &Claims::default(),
+            claims: &claims,
             progress: &Progress::default(),
         };
         self.manager.ensure_image_exists(request).await
