@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod docker_registry;
 pub mod image;
 pub mod image_service;
+pub mod kubelet;
 pub mod mounts;
 pub mod registry;
 

@@ -1,0 +1,225 @@
+//! How the kubelet hears of the driver: real sockets, real events of the file system.
+
+use std::fs;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use imagevol_api::csi::NodePublishVolumeRequest;
+use imagevol_api::csi::node_client::NodeClient;
+use imagevol_base::{Supervisor, Target};
+use imagevol_test_support::kubelet::{Kubelet, KubeletPod, KubeletVolume, PluginWatcher};
+use imagevol_volumemanager::VolumeRequest;
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::node::Node;
+
+/// Longer than any step of a driver that ends.
+const GRACE: Duration = Duration::from_secs(30);
+
+struct Started {
+    supervisor: Supervisor,
+    ready: watch::Sender<bool>,
+}
+
+async fn start(node: &Node, is_ready: bool) -> Started {
+    let supervisor = Supervisor::new("test");
+    let (ready, readiness) = watch::channel(is_ready);
+    imagevol_csi::start(node.parts(readiness), &supervisor).await.unwrap();
+    Started { supervisor, ready }
+}
+
+fn registration_socket(node: &Node) -> PathBuf {
+    node.root.path().join("plugins_registry/csi.imagevol.dev-reg.sock")
+}
+
+fn csi_socket(node: &Node) -> PathBuf {
+    node.root.path().join("plugins/csi.imagevol.dev/csi.sock")
+}
+
+impl Started {
+    async fn end(self) {
+        assert!(self.supervisor.shut_down(GRACE).await, "a task did not end");
+        assert_eq!(self.supervisor.panics(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_kubelet_finds_the_driver_and_uses_it() {
+    let node = Node::new();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let started = start(&node, true).await;
+    let plugin = watcher.register().await.unwrap();
+    assert_eq!((&*plugin.info.r#type, &*plugin.info.name), ("CSIPlugin", "csi.imagevol.dev"));
+    assert_eq!(plugin.info.supported_versions, ["1.12.0"]);
+    assert_eq!(plugin.node_id, "node-1");
+    let (kubelet, pod) = (Kubelet::new(node.root.path(), plugin.driver), KubeletPod::new("uid-1"));
+    let volume = KubeletVolume::inline("models", "r.io/models:1");
+    kubelet.start(&pod, &volume).await;
+    assert!(kubelet.is_mounted(&pod, &volume));
+    kubelet.delete("uid-1", "models").await;
+    assert!(node.volumes.wanted().is_empty());
+    started.end().await;
+}
+
+#[tokio::test]
+async fn it_registers_again_whenever_either_side_restarts() {
+    let node = Node::new();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let first = start(&node, true).await;
+    watcher.register().await.unwrap();
+    // The kubelet begins anew, and looks at what lies there.
+    let mut watcher = PluginWatcher::new(node.root.path());
+    watcher.register().await.unwrap();
+    // The driver begins anew after a proper end.
+    first.end().await;
+    let second = start(&node, true).await;
+    watcher.register().await.unwrap();
+    second.end().await;
+    // And after a kill, which leaves the files.
+    for path in [registration_socket(&node), csi_socket(&node)] {
+        drop(UnixListener::bind(path).unwrap());
+    }
+    let mut watcher = PluginWatcher::new(node.root.path());
+    assert_eq!(watcher.appears().await, registration_socket(&node), "the stale one");
+    let third = start(&node, true).await;
+    watcher.register().await.unwrap();
+    third.end().await;
+}
+
+#[tokio::test]
+async fn it_is_silent_until_the_node_is_ready() {
+    let node = Node::new();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let started = start(&node, false).await;
+    UnixStream::connect(csi_socket(&node)).unwrap();
+    assert!(!registration_socket(&node).exists());
+    started.ready.send_replace(true);
+    watcher.register().await.unwrap();
+    started.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_never_gets_ready_ends_as_well() {
+    let node = Node::new();
+    start(&node, false).await.end().await;
+    assert!(!csi_socket(&node).exists());
+}
+
+#[tokio::test]
+async fn at_its_end_its_files_go_and_calls_are_answered() {
+    let node = Node::new();
+    node.volumes.pull_takes("r.io/models:1", 1000);
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let started = start(&node, true).await;
+    let plugin = watcher.register().await.unwrap();
+    let (kubelet, pod) = (Kubelet::new(node.root.path(), plugin.driver), KubeletPod::new("uid-1"));
+    let volume = KubeletVolume::inline("models", "r.io/models:1");
+    let end = async {
+        node.volumes.until(|volumes| volumes.count("publish") == 1).await;
+        started.end().await;
+    };
+    let (held, ()) = tokio::join!(kubelet.set_up(&pod, &volume), end);
+    assert_eq!(held.unwrap_err().code(), Code::Unavailable);
+    assert!(!registration_socket(&node).exists() && !csi_socket(&node).exists());
+}
+
+/// From here on time passes as soon as everybody waits.
+async fn let_time_pass_until_it_appears(watcher: &mut PluginWatcher) -> PathBuf {
+    tokio::time::pause();
+    let path = watcher.appears().await;
+    tokio::time::resume();
+    path
+}
+
+#[tokio::test]
+async fn a_wiped_directory_is_filled_again() {
+    let node = Node::new();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let started = start(&node, true).await;
+    watcher.register().await.unwrap();
+    fs::remove_dir_all(node.root.path().join("plugins_registry")).unwrap();
+    fs::remove_dir_all(node.root.path().join("plugins")).unwrap();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    assert_eq!(let_time_pass_until_it_appears(&mut watcher).await, registration_socket(&node));
+    UnixStream::connect(registration_socket(&node)).unwrap();
+    tokio::time::pause();
+    while UnixStream::connect(csi_socket(&node)).is_err() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+    started.end().await;
+}
+
+#[tokio::test]
+async fn a_directory_that_comes_later_is_waited_for() {
+    let node = Node::new();
+    let started = start(&node, true).await;
+    assert!(!node.root.path().join("plugins_registry").exists(), "it is the kubelet's to make");
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let_time_pass_until_it_appears(&mut watcher).await;
+    started.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_driver_appears_again() {
+    let node = Node::new();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let started = start(&node, true).await;
+    watcher.refuse("another driver has this name\u{1b}[2J").await.unwrap();
+    let_time_pass_until_it_appears(&mut watcher).await;
+    UnixStream::connect(registration_socket(&node)).unwrap();
+    started.end().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_cannot_be_had_is_said_at_the_start() {
+    let node = Node::new();
+    fs::create_dir_all(csi_socket(&node).join("full")).unwrap();
+    let (_ready, readiness) = watch::channel(true);
+    let error = imagevol_csi::start(node.parts(readiness), &Supervisor::new("test")).await.unwrap_err();
+    assert_eq!(error.to_string(), "cannot open the socket of the CSI driver");
+}
+
+#[tokio::test]
+async fn volumes_of_pods_that_left_silently_are_given_up() {
+    let node = Node::new();
+    let target = |pod: &str| {
+        let path = KubeletVolume::inline("models", "a").target(node.root.path(), &KubeletPod::new(pod));
+        Target::parse(node.root.path(), &path).unwrap()
+    };
+    for pod in ["left", "here", "known"] {
+        let request = VolumeRequest {
+            pod: std::sync::Arc::default(),
+            reference: "r.io/a:1".to_owned(),
+            policy: None,
+            claims: std::sync::Arc::default(),
+        };
+        node.volumes.want(&target(pod), request);
+    }
+    fs::create_dir_all(node.root.path().join("pods/here")).unwrap();
+    let supervisor = Supervisor::new("test");
+    let mut parts = node.parts(watch::channel(true).1);
+    parts.pods = std::sync::Arc::new(|pod| (pod.as_str() == "known").then(std::sync::Arc::default));
+    imagevol_csi::start(parts, &supervisor).await.unwrap();
+    node.volumes.until(|volumes| volumes.wanted().len() == 2).await;
+    assert_eq!(node.volumes.wanted(), ["here/models", "known/models"]);
+    assert!(supervisor.shut_down(GRACE).await);
+}
+
+#[tokio::test]
+async fn many_calls_share_a_connection() {
+    let node = Node::new();
+    let started = start(&node, true).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", csi_socket(&node).display())).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let calls = (0..1000).map(|_| {
+        let mut client = NodeClient::new(channel.clone());
+        async move { client.node_publish_volume(NodePublishVolumeRequest::default()).await.unwrap_err().code() }
+    });
+    let codes = futures_util::future::join_all(calls).await;
+    assert!(codes.iter().all(|code| *code == Code::InvalidArgument));
+    drop(channel);
+    started.end().await;
+}
