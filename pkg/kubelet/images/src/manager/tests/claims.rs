@@ -162,8 +162,8 @@ async fn all_who_proved_it_may_use_it_without_the_registry() {
         world.show(&format!("p{number}"), shows);
         world.ensure(&format!("p{number}"), IMAGE, PullPolicy::IfNotPresent).await.unwrap();
     }
-    for number in 0..all.len() {
-        assert!(world.ensure(&format!("p{number}"), IMAGE, PullPolicy::Never).await.is_ok(), "{:?}", all[number]);
+    for (number, shows) in all.into_iter().enumerate() {
+        assert!(world.ensure(&format!("p{number}"), IMAGE, PullPolicy::Never).await.is_ok(), "{shows:?}");
     }
     let nobody = world.ensure("nobody", IMAGE, PullPolicy::Never).await;
     assert_eq!(nobody.unwrap_err().reason(), "ErrImageNeverPull");
