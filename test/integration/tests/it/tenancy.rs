@@ -116,6 +116,46 @@ fn the_nodes_own_credential_opens_an_image_to_all_pods() {
     assert!(lab.daemon.ctl(["pull", &reference]).ok);
 }
 
+/// The kubelet's configuration and a plugin, which here is a shell.
+fn write_plugin(dir: &Path, host: &str, password: &str) {
+    std::fs::create_dir(dir.join("plugins")).unwrap();
+    std::os::unix::fs::symlink("/bin/sh", dir.join("plugins/shell")).unwrap();
+    let version = "credentialprovider.kubelet.k8s.io/v1";
+    let auth = serde_json::json!({host: {"username": "alice", "password": password}});
+    let answer = serde_json::json!({"kind": "CredentialProviderResponse", "apiVersion": version, "cacheKeyType": "Registry", "auth": auth});
+    let config = serde_json::json!({
+        "apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig",
+        "providers": [{
+            "name": "shell", "matchImages": [host], "defaultCacheDuration": "1h", "apiVersion": version,
+            "args": ["-c", format!("echo run >> {}/runs; printf '%s' \"$ANSWER\"", dir.display())],
+            "env": [{"name": "ANSWER", "value": answer.to_string()}],
+        }],
+    });
+    std::fs::write(dir.join("plugins.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn what_a_credential_provider_opens_is_open_to_all_pods() {
+    let Some(lab) = Lab::new("credential_provider") else { return };
+    let dir = lab.daemon.dir().to_owned();
+    let registry = lab.private_registry(&["data"]);
+    registry.add_user("alice", PLANTED);
+    let reference = registry.push("data", "1", &image("name", "private"));
+    write_plugin(&dir, &registry.host(), PLANTED);
+    let dir = dir.display();
+    let mut lab = lab.config(&format!(
+        "imageCredentialProviderConfig: {dir}/plugins.json\nimageCredentialProviderBinDir: {dir}/plugins\nlogging: {{verbosity: 5}}"
+    ));
+    lab.daemon.start();
+    lab.daemon.apply(&pod("first", &reference, "Always").json());
+    lab.daemon.wait_mounted("first");
+    lab.daemon.apply(&pod("second", &reference, "Never").json());
+    lab.daemon.wait_mounted("second");
+    assert!(lab.daemon.ctl(["pull", &reference]).ok);
+    assert_eq!(std::fs::read_to_string(lab.daemon.dir().join("runs")).unwrap(), "run\n", "asked once");
+    assert!(!lab.daemon.log().contains(PLANTED));
+}
+
 #[test]
 fn of_two_pods_at_once_only_the_entitled_one_gets_the_image() {
     let Some(lab) = Lab::started("two_at_once", "pullFailurePolicy: Retry") else { return };
