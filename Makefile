@@ -10,7 +10,7 @@ BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # The whole workspace, with the features that the tests use too: nothing is compiled twice.
 BUILD := cargo build --locked --workspace
 
-.PHONY: all build release demo test bench verify docs install cluster-tools clean help
+.PHONY: all build release demo test bench verify docs install image cluster-tools clean help
 
 all: build
 
@@ -41,8 +41,14 @@ verify: ## Formatting, lints, floors, lengths, words, licences, rustdoc
 docs: build ## Links and command lines in the documents
 	hack/verify-docs $(BIN)
 
-install: release ## Install both programs into PREFIX/bin
+install: release ## Install both programs, kubectl's plugin and systemd's unit below PREFIX
 	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/bin $(TARGET_DIR)/release/imagevold $(TARGET_DIR)/release/imagevol
+	ln -sf imagevol $(DESTDIR)$(PREFIX)/bin/kubectl-imagevol
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' deploy/systemd/imagevold.service >$(DESTDIR)$(PREFIX)/lib/systemd/system/imagevold.service
+
+image: ## Make the container image, an OCI layout in target/image (hack/image --help)
+	hack/image --profile $(PROFILE)
 
 cluster-tools: ## Build the parts of hack/local-up-cluster.sh, ten minutes the first time
 	hack/install-deps e2e

@@ -31,7 +31,8 @@ Examples:
 
 const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}";
 
-const STYLES: Styles = Styles::styled()
+/// The colours of help.
+pub(crate) const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default());
@@ -69,7 +70,7 @@ pub(crate) enum Command {
     /// Try a failed pod again
     #[command(override_usage = "imagevol retry [OPTIONS] pod NAME...")]
     Retry(Names),
-    /// List pods, images or events
+    /// List pods, images, pulls or events
     Get(Get),
     /// Show a pod in detail, with its volumes and events
     #[command(override_usage = "imagevol describe [OPTIONS] pod [NAME]...")]
@@ -168,10 +169,11 @@ pub(crate) struct Names {
 Examples:
   imagevol get pods -A -o wide
   imagevol get pod web -o yaml
-  imagevol get events --for pod/web"
+  imagevol get events --for pod/web
+  imagevol get pulls"
 )]
 pub(crate) struct Get {
-    /// pods, images or events; then names, to see only these
+    /// pods, images, pulls or events; then names, to see only these
     #[arg(value_name = "TYPE", required = true)]
     pub target: Vec<String>,
     /// Objects of all namespaces

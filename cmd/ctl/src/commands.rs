@@ -8,6 +8,7 @@ mod images;
 mod node;
 mod path;
 mod pull;
+mod pulls;
 mod version;
 mod wait;
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::client::ClientError;
+use crate::plugin::KubectlError;
 use crate::text;
 
 /// Why a command failed. The printer adds `error:` and walks the causes.
@@ -12,6 +13,9 @@ pub(crate) enum CommandError {
     /// The daemon could not be asked, or refused.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A cluster could not be asked.
+    #[error(transparent)]
+    Kubectl(#[from] KubectlError),
     /// The runtime could not be started.
     #[error("cannot start")]
     Runtime(#[source] io::Error),
@@ -201,6 +205,7 @@ impl CommandError {
     pub(crate) fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Client(client) => return client.hint(),
+            Self::Kubectl(kubectl) => return kubectl.hint(),
             Self::UnknownResource { known, .. } => return Some(format!("known here: {known}")),
             Self::PullInterrupted { .. } => "run the command again: what is on disk already is not fetched again",
             Self::NotMounted { pod, .. } => {
@@ -244,6 +249,9 @@ impl CommandError {
     pub(crate) fn report(&self, paint: Paint) -> String {
         let mut report = if let Self::Client(ClientError::Refused(status)) = self {
             format!("{}\n", crate::client::refusal(status))
+        } else if let Self::Kubectl(KubectlError::Failed { .. }) = self {
+            // kubectl has said `error:` itself.
+            format!("{self}\n")
         } else {
             causes(self, paint)
         };

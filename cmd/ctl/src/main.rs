@@ -1,7 +1,8 @@
 //! `imagevol`: the command line of imagevol.
 //!
 //! In: arguments, manifests, and the daemon's answers over its unix socket. Out: tables, descriptions and errors in kubectl's form.
-//! Never opens the daemon's state; whatever the daemon says is escaped before a terminal sees it. Floor 7, imports `api` alone.
+//! Never opens the daemon's state; whatever the daemon says is escaped before a terminal sees it. Called as `kubectl-imagevol`, it asks
+//! the daemons of a cluster's nodes. Floor 7, imports `api` alone.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +13,7 @@ mod describe;
 mod error;
 mod manifests;
 mod output;
+mod plugin;
 mod pods;
 mod quantity;
 mod session;
@@ -27,6 +29,9 @@ use crate::cli::Cli;
 use crate::error::{CommandError, Result};
 
 fn main() -> ExitCode {
+    if plugin::is_called(std::env::args_os().next().as_deref()) {
+        return plugin::main();
+    }
     let parsed = cli::command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => exit_code(run(cli)),

@@ -13,6 +13,8 @@ pub(crate) enum Resource {
     Images,
     /// `secrets`, `secret`.
     Secrets,
+    /// `pulls`, `pull`.
+    Pulls,
 }
 
 /// A type and the names that were given with it.
@@ -34,6 +36,7 @@ impl Resource {
             Self::Events => "events",
             Self::Images => "images",
             Self::Secrets => "secrets",
+            Self::Pulls => "pulls",
         }
     }
 
@@ -44,6 +47,7 @@ impl Resource {
             Self::Events => "event",
             Self::Images => "image",
             Self::Secrets => "secret",
+            Self::Pulls => "pull",
         }
     }
 
@@ -54,6 +58,7 @@ impl Resource {
             "events" | "event" | "ev" => Some(Self::Events),
             "images" | "image" => Some(Self::Images),
             "secrets" | "secret" => Some(Self::Secrets),
+            "pulls" | "pull" => Some(Self::Pulls),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! `get`: pods, events and images as tables or as themselves.
+//! `get`: pods, events, images and pulls as tables or as themselves.
 
 mod rows;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::images;
+use super::{images, pulls};
 use crate::cli::Get;
 use crate::describe;
 use crate::error::{CommandError, Result};
@@ -37,12 +37,15 @@ pub(super) struct Columns {
 
 /// Prints what was asked for.
 pub(super) async fn run(session: &Session, arguments: &Get) -> Result<()> {
-    let target = Target::parse(&arguments.target, &[Resource::Pods, Resource::Images, Resource::Events])?;
+    let known = [Resource::Pods, Resource::Images, Resource::Pulls, Resource::Events];
+    let target = Target::parse(&arguments.target, &known)?;
     if arguments.all_namespaces && !target.names.is_empty() {
         return Err(CommandError::Usage("a resource cannot be retrieved by name across all namespaces"));
     }
-    if target.resource == Resource::Images {
-        return images::get(session, arguments, &target.names).await;
+    match target.resource {
+        Resource::Images => return images::get(session, arguments, &target.names).await,
+        Resource::Pulls => return pulls::get(session, arguments, &target.names).await,
+        Resource::Pods | Resource::Events | Resource::Secrets => {}
     }
     let mut failures = Failures::default();
     let mut objects = fetch(session, arguments, &target, &mut failures).await?;
@@ -151,13 +154,13 @@ fn nothing(session: &Session, arguments: &Get, target: &Target) -> Result<()> {
 fn table(session: &Session, resource: Resource, objects: &[Value], columns: Columns) -> Result<String> {
     let headings = match resource {
         Resource::Pods => rows::pod_headings(columns),
-        Resource::Events | Resource::Images | Resource::Secrets => rows::event_headings(columns),
+        Resource::Events | Resource::Images | Resource::Pulls | Resource::Secrets => rows::event_headings(columns),
     };
     let mut table = if columns.headings { Table::new(&headings) } else { Table::bare() };
     for object in objects {
         let row = match resource {
             Resource::Pods => rows::pod(&decode::<Pod>(object, "Pod")?, columns, &session.clock),
-            Resource::Events | Resource::Images | Resource::Secrets => {
+            Resource::Events | Resource::Images | Resource::Pulls | Resource::Secrets => {
                 rows::event(&decode::<Event>(object, "Event")?, columns, &session.clock)
             }
         };

@@ -4,6 +4,7 @@
 mod errors;
 mod fake;
 mod images;
+mod plugin;
 mod pods;
 
 use assert_cmd::Command;
