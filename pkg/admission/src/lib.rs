@@ -10,6 +10,7 @@ pub mod patch;
 pub mod review;
 mod template;
 pub mod translate;
+pub mod webhook;
 
 #[cfg(test)]
 mod test_support;

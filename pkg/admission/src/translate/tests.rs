@@ -154,6 +154,8 @@ fn pull_policy_defaults_as_in_the_api(#[case] reference: &str, #[case] given: Op
     }
     let stored = Case::create("Pod").stored(&pod(json!([volume]), json!({})));
     assert_eq!(stored["spec"]["volumes"][0]["csi"]["volumeAttributes"]["pullPolicy"], expected);
+    let original = json!([image("v", reference, expected)]).to_string();
+    assert_eq!(stored["metadata"]["annotations"][ORIGINAL_VOLUMES], original, "the same whoever fills it in");
 }
 
 #[rstest]

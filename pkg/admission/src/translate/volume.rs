@@ -111,9 +111,15 @@ impl Image<'_> {
         json!({"name": self.name, "csi": csi})
     }
 
-    /// The volume as it was written, with every field it had: also those that only later versions know.
+    /// The volume as it was written, with every field it had: also those that only later versions know. Its pull policy
+    /// is there even where the API server, its feature being off, has not filled it in: turning the feature on then is
+    /// no change of the annotation, and no reason for a rollout.
     pub(super) fn original(&self) -> Value {
         let fields = self.as_written.iter().filter(|(field, _)| *field != "csi");
-        Value::Object(fields.map(|(field, value)| (field.clone(), value.clone())).collect())
+        let mut volume: Object = fields.map(|(field, value)| (field.clone(), value.clone())).collect();
+        if let Some(image) = volume.get_mut("image").and_then(Value::as_object_mut) {
+            image.insert("pullPolicy".to_owned(), json!(self.pull_policy));
+        }
+        Value::Object(volume)
     }
 }

@@ -93,6 +93,9 @@ pub enum CertificateError {
     Key(#[source] rustls::Error),
 }
 
+/// Year, month and day.
+type Day = (i32, u8, u8);
+
 /// The names of a server, each good for a certificate.
 #[derive(Debug, Clone)]
 pub(super) struct Names(Vec<ServerName<'static>>);
@@ -101,9 +104,8 @@ pub(super) struct Names(Vec<ServerName<'static>>);
 
 impl Names {
     pub(super) fn parse(names: impl IntoIterator<Item = String>) -> Result<Self, CertificateError> {
-        let parse = |name: String| {
-            ServerName::try_from(name.clone()).map_err(|source| CertificateError::Name { name, source })
-        };
+        let parse =
+            |name: String| ServerName::try_from(name.clone()).map_err(|source| CertificateError::Name { name, source });
         names.into_iter().map(parse).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -127,7 +129,8 @@ impl Pair {
 
     /// Checks it as the API server does, which knows the authority alone.
     pub(super) fn health(&self, names: &Names, now: Timestamp) -> Health {
-        if let Err(error) = self.certified().map(drop).and_then(|()| self.check(names, unix_time(now, Duration::ZERO))) {
+        if let Err(error) = self.certified().map(drop).and_then(|()| self.check(names, unix_time(now, Duration::ZERO)))
+        {
             return Health::Unusable(error);
         }
         match self.check(names, unix_time(now, RENEW_BEFORE)) {
@@ -200,7 +203,7 @@ fn params(names: Vec<String>, common_name: &str, now: Timestamp) -> Result<Certi
 }
 
 /// The days, at midnight UTC, between which a certificate of this moment is good.
-fn validity(now: Timestamp) -> Option<((i32, u8, u8), (i32, u8, u8))> {
+fn validity(now: Timestamp) -> Option<(Day, Day)> {
     let today = now.to_zoned(TimeZone::UTC).date();
     let day = |days: i32| {
         let day = today.checked_add(Span::new().try_days(days).ok()?).ok()?;
