@@ -11,7 +11,7 @@ use imagevol_api::daemon::Version;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, Supervisor};
 use imagevol_controlplane::ControlPlane;
-use imagevol_images::{ImageManager, InstrumentedImageService};
+use imagevol_images::{EarlierPulls, ImageManager, InstrumentedImageService};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
 use imagevol_volume::{Host, ImagePlugin, PluginManager};
@@ -60,7 +60,7 @@ impl Node {
         let counted = InstrumentedImageService::new((*service).clone(), metrics.operations.clone());
         let counted = Arc::new(counted);
         let images = parts::image_manager(config, &counted, &control, &events, &metrics)?;
-        images.recover().await.context("pull records")?;
+        images.recover(EarlierPulls::Ended).await.context("pull records")?;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
         let (manager, reports) = VolumeManager::new(imagevol_volumemanager::Parts {

@@ -34,5 +34,5 @@ pub use metrics::Metrics;
 pub use node_credentials::{NodeConfigPaths, NodeCredentials};
 pub use policy::{PullPolicy, PullPolicyError};
 pub use providers::{CredentialProviders, ProgramError, ProvidersError};
-pub use pull_manager::{PullManager, RecordError, VerificationPolicy};
+pub use pull_manager::{EarlierPulls, PullManager, RecordError, VerificationPolicy};
 pub use puller::{ParallelPulls, PullLimits, PullRate};

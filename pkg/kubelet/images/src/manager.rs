@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::node_credentials::{NodeConfigPaths, NodeCredentials};
 use crate::policy::{Facts, Outcome, PullPolicy};
 use crate::providers::CredentialProviders;
-use crate::pull_manager::{PullManager, RecordError};
+use crate::pull_manager::{EarlierPulls, PullManager, RecordError};
 use crate::puller::{PullLimits, Puller};
 
 mod attempt;
@@ -132,9 +132,9 @@ impl<S> ImageManager<S> {
 
 impl<S: ImageService + ImageReferences> ImageManager<S> {
     /// Settles what an earlier run left behind. To be called once, before the first request.
-    pub async fn recover(&self) -> Result<(), RecoverError> {
+    pub async fn recover(&self, earlier: EarlierPulls) -> Result<(), RecoverError> {
         let images = self.service.list().await.map_err(RecoverError::List)?;
-        self.records.recover(images).await.map_err(RecoverError::Records)
+        self.records.recover(images, earlier).await.map_err(RecoverError::Records)
     }
 
     /// Drops the pull records of images that are gone. To be called after images were removed.

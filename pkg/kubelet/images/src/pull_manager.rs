@@ -71,6 +71,15 @@ enum Remains {
     Unrecorded,
 }
 
+/// What may have become of pulls of an earlier run that nobody knows the end of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierPulls {
+    /// They ended with it: the image service is part of this process.
+    Ended,
+    /// They may go on: the image service is a process of its own.
+    MayGoOn,
+}
+
 /// A present image that a pod asks for.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -96,12 +105,12 @@ impl PullManager {
     }
 
     /// Settles intents that an earlier run left: an image that is there gets a record without credentials, so that whoever
-    /// wants it has to prove his right. The others stay: a runtime may still be pulling them.
+    /// wants it has to prove his right. The others stay if a runtime may still be pulling them.
     ///
     /// To be called before any pull, with all images of the node.
-    pub async fn recover(&self, images: Vec<Image>) -> Result<(), RecordError> {
+    pub async fn recover(&self, images: Vec<Image>, earlier: EarlierPulls) -> Result<(), RecordError> {
         let shared = Arc::clone(&self.0);
-        blocking(move || shared.recover(&images)).await
+        blocking(move || shared.recover(&images, earlier)).await
     }
 
     /// Drops the records of images that are gone. Those that changed at `until` or later stay: their images may be newer than
@@ -251,17 +260,30 @@ impl Shared {
         }
     }
 
-    fn recover(&self, images: &[Image]) -> Result<(), RecordError> {
+    fn recover(&self, images: &[Image], earlier: EarlierPulls) -> Result<(), RecordError> {
         let left_over: Vec<_> = self.intents().iter().filter(|(_, p)| p.running == 0).map(|(i, _)| i.clone()).collect();
         for intent in left_over {
-            let Some(image) = images.iter().find(|image| is_named(image, &intent)) else { continue };
-            self.record_unknown(&image.id.to_string())?;
-            // Killed here: record and intent, as after a pull.
+            match images.iter().find(|image| is_named(image, &intent)) {
+                Some(image) => self.record_unknown(&image.id.to_string())?,
+                None if earlier == EarlierPulls::MayGoOn || self.may_have_brought(&intent, images) => continue,
+                None => {}
+            }
+            // Killed here: record and intent, as after a pull; or an intent of nothing, which the next start takes back.
             self.records.delete_intent(&intent)?;
             self.intents().remove(&intent);
         }
         self.metrics.intents_on_disk(self.intents().len());
         Ok(())
+    }
+
+    /// Whether the pull that `intent` tells of can have brought an image that is here without a record: under a name that was
+    /// taken away from it since, it would be known by its digest alone, and count as preloaded.
+    fn may_have_brought(&self, intent: &str, images: &[Image]) -> bool {
+        let Ok(wanted) = Reference::parse(intent) else { return false };
+        let is_of = |name: &String| Reference::parse(name).is_ok_and(|name| name.repository() == wanted.repository());
+        let mut of_repository =
+            images.iter().filter(|image| image.repo_tags.iter().chain(&image.repo_digests).any(is_of));
+        of_repository.any(|image| matches!(self.records.pulled(&image.id.to_string()), Stored::Absent))
     }
 
     /// Makes sure that there is a record, so that the image does not count as preloaded.

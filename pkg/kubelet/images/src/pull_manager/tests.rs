@@ -140,7 +140,7 @@ async fn a_record_that_cannot_be_written_keeps_the_intent() {
     intent.succeed(&id, open_to_the_node()).await;
     assert!(node.has_intent());
     let node = node.restarted();
-    node.manager.recover(vec![image(&id, &[IMAGE], &[])]).await.unwrap();
+    node.manager.recover(vec![image(&id, &[IMAGE], &[])], EarlierPulls::Ended).await.unwrap();
     assert!(!node.has_intent());
     assert!(node.record(&id).unwrap().credential_mapping.is_empty());
 }
@@ -175,11 +175,39 @@ async fn a_start_settles_left_over_intents(
     left.begin();
     drop(left);
     let node = node.restarted();
-    node.manager.recover(vec![image(&id, tags, digests)]).await.unwrap();
+    node.manager.recover(vec![image(&id, tags, digests)], EarlierPulls::MayGoOn).await.unwrap();
     assert_eq!(!node.folder("pulling").join(file_name(pulling)).exists(), settled);
     assert_eq!(node.record(&id).is_some(), settled);
     if settled {
         assert_eq!(node.check(pulling, &id).await, must_prove());
+    }
+}
+
+/// An image service that ended with the daemon brings nothing more. But what it brought may have lost its name since.
+#[rstest]
+#[case::nothing_here(EarlierPulls::Ended, &[], true)]
+#[case::others_here(EarlierPulls::Ended, &["r.io/b:1"], true)]
+#[case::of_the_repository(EarlierPulls::Ended, &["r.io/a:other"], false)]
+#[case::runtime_goes_on(EarlierPulls::MayGoOn, &[], false)]
+#[tokio::test]
+async fn a_start_takes_intents_of_nothing_back(
+    #[case] earlier: EarlierPulls,
+    #[case] tags: &[&str],
+    #[case] gone: bool,
+) {
+    let (node, id) = (Node::new(), id("a"));
+    let mut left = node.intent().await;
+    left.begin();
+    drop(left);
+    let node = node.restarted();
+    let images: Vec<_> = tags.iter().map(|tag| image(&id, &[tag], &[])).collect();
+    node.manager.recover(images.clone(), earlier).await.unwrap();
+    assert_eq!(!node.folder("pulling").join(file_name(IMAGE)).exists(), gone);
+    if !gone && !tags.is_empty() {
+        node.intent().await.succeed(&id, open_to_the_node()).await;
+        let node = node.restarted();
+        node.manager.recover(images, earlier).await.unwrap();
+        assert!(!node.folder("pulling").join(file_name(IMAGE)).exists(), "known by a record now");
     }
 }
 
@@ -191,7 +219,7 @@ async fn a_start_keeps_what_was_recorded() {
     left.begin();
     drop(left);
     let node = node.restarted();
-    node.manager.recover(vec![image(&id, &[IMAGE], &[])]).await.unwrap();
+    node.manager.recover(vec![image(&id, &[IMAGE], &[])], EarlierPulls::Ended).await.unwrap();
     assert_eq!(node.check(IMAGE, &id).await, Verdict::Use(CheckResult::CredentialRecordFound));
 }
 

@@ -217,7 +217,7 @@ async fn a_pull_that_was_killed_does_not_make_an_image_free() {
     world.service.preload(IMAGE, "private", 1);
     let records = PullManager::open(world.dir.path(), VerificationPolicy::default(), Metrics::default()).unwrap();
     let manager = ImageManager { records, ..world.manager };
-    manager.recover().await.unwrap();
+    manager.recover(EarlierPulls::Ended).await.unwrap();
     let world = World { manager, ..world };
     assert_eq!((world.files("pulling"), world.files("pulled")), (0, 1));
     let error = world.ensure("second", IMAGE, PullPolicy::Never).await.unwrap_err();

@@ -214,7 +214,7 @@ async fn after_a_crash_everybody_proves_it_again(#[case] shows: Shows) {
     world.service.preload(IMAGE, "private", 1);
     let records = PullManager::open(world.dir.path(), VerificationPolicy::default(), Metrics::default()).unwrap();
     let world = World { manager: ImageManager { records, ..world.manager }, ..world };
-    world.manager.recover().await.unwrap();
+    world.manager.recover(EarlierPulls::Ended).await.unwrap();
     world.show("p", shows);
     assert_eq!(world.ensure("p", IMAGE, PullPolicy::Never).await.unwrap_err().reason(), "ErrImageNeverPull");
     world.ensure("p", IMAGE, PullPolicy::IfNotPresent).await.unwrap();
