@@ -167,6 +167,62 @@ pub struct PodSubPath {
     pub path: String,
 }
 
+/// The volumes that the kubelet of this node has asked for, or will.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiVolumeList {
+    /// By pod and volume.
+    pub items: Vec<CsiVolume>,
+}
+
+/// A CSI volume of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CsiVolume {
+    /// Namespace of the pod; empty while only its UID is known.
+    pub namespace: String,
+    /// Name of the pod; empty while only its UID is known.
+    pub pod: String,
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Name of the volume in the pod, or of the persistent volume.
+    pub volume: String,
+    /// The directory where the kubelet wants it.
+    pub path: String,
+    /// The reference as it was asked for.
+    pub reference: String,
+    /// How far it is.
+    pub state: CsiVolumeState,
+    /// The reason of a failure, as in a pod's status; why the volume is still there, if nobody wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The manifest digest of what is mounted, or ready for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Digest>,
+    /// How far each blob of a pull under way has come.
+    pub blobs: Vec<BlobProgress>,
+}
+
+/// How far a CSI volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CsiVolumeState {
+    /// Nothing is decided yet.
+    Waiting,
+    /// Its image is being looked up or pulled.
+    Pulling,
+    /// Its image is here, and the kubelet has not asked for the mount yet.
+    Present,
+    /// It is mounted.
+    Mounted,
+    /// The last attempt failed; there will be another.
+    Failed,
+    /// It is being unmounted.
+    Leaving,
+}
+
 /// All images.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,6 +3,7 @@
 mod images;
 mod node;
 mod pods;
+mod volumes;
 
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -77,6 +78,7 @@ async fn answer(node: Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, ["version"]) => Ok(crate::http::json(&crate::node::version())),
         (&Method::GET, ["status"]) => node::status(&node).await,
         (&Method::GET, ["fsck"]) => node::fsck(&node).await,
+        (&Method::GET, ["volumes"]) => Ok(volumes::list(&node)),
         (&Method::POST, ["apply"]) => pods::apply(&node, &query, body).await,
         (method, ["images", rest @ ..]) => images::route(&node, method, rest, &query, body).await,
         (method, ["api", "v1", rest @ ..]) => pods::route(&node, method, rest).await,

@@ -9,6 +9,7 @@ mod http;
 mod logging;
 mod node;
 mod options;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         return complain(&anyhow::anyhow!("a TLS provider is installed already"), 1);
     }
     match options.command {
+        Some(Command::Webhook(options)) => webhook::serve(&options).unwrap_or_else(|error| complain(&error, 1)),
         Some(Command::Fsck) => fsck::offline(&config).unwrap_or_else(|error| complain(&error, 1)),
         None => run(&config).unwrap_or_else(|error| complain(&error, 1)),
     }

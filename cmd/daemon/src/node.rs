@@ -1,5 +1,6 @@
 //! The node: every part built once and wired, values flowing as the architecture draws them.
 
+mod cluster;
 mod metrics;
 mod parts;
 
@@ -15,9 +16,10 @@ use imagevol_images::{EarlierPulls, ImageManager, InstrumentedImageService};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
 use imagevol_volume::{Host, ImagePlugin, PluginManager};
-use imagevol_volumemanager::VolumeManager;
+use imagevol_volumemanager::{VolumeManager, Volumes};
 use tokio::sync::watch;
 
+use cluster::Cluster;
 pub(crate) use metrics::Metrics;
 
 /// The image service as the kubelet's code sees it: every operation is counted.
@@ -35,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) mounts: Arc<dyn Interface>,
     pub(crate) host: Host,
     reports: watch::Receiver<Option<Arc<VolumeReports>>>,
+    pub(crate) volumes: Volumes,
+    cluster: Option<Cluster>,
     pub(crate) metrics: Arc<Metrics>,
     supervisor: Supervisor,
 }
@@ -53,13 +57,17 @@ impl Node {
         let opened = tokio::task::spawn_blocking(move || parts::open(&blocking)).await.context("start-up task")??;
         let mounts: Arc<dyn Interface> = Arc::new(Kernel);
         let service = Arc::new(parts::image_service(config, &opened, Arc::clone(&mounts), supervisor)?);
-        let control = ControlPlane::start(parts::control_settings(config, &name), opened.status, scribe).await;
-        let control = control.context("control plane")?;
+        let cluster = Cluster::join(config, &name, scribe).await?;
+        let control = parts::control_plane(config, &name, cluster.as_ref(), opened.status, scribe).await?;
         let events: Arc<dyn EventRecorder> = Arc::new(control.recorder());
+        let secrets = match &cluster {
+            Some(cluster) => cluster.pull_secrets(&control, supervisor),
+            None => Arc::new(control.clone()),
+        };
         let metrics = Arc::new(Metrics::default());
         let counted = InstrumentedImageService::new((*service).clone(), metrics.operations.clone());
         let counted = Arc::new(counted);
-        let images = parts::image_manager(config, &counted, &control, &events, &metrics)?;
+        let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
@@ -80,10 +88,13 @@ impl Node {
             mounts,
             host,
             reports,
+            volumes: manager.volumes(),
+            cluster,
             metrics,
             supervisor: supervisor.clone(),
         };
         node.run(manager);
+        cluster::start_csi(config, &node.name, node.volumes.clone(), node.cluster.clone(), supervisor).await?;
         Ok(node)
     }
 
@@ -105,6 +116,10 @@ impl Node {
         });
         let (service, pods, token) = (Arc::clone(&self.service), self.control.served_pods(), self.supervisor.token());
         self.supervisor.spawn("staging", parts::unstage_when_known(service, pods, token));
+        if let Some(cluster) = self.cluster.clone() {
+            let follow = cluster.follow(self.volumes.clone(), self.supervisor.token());
+            self.supervisor.spawn("cluster", follow);
+        }
         let expiry = parts::expire_unfinished(self.service.store().clone(), self.supervisor.token());
         self.supervisor.spawn("expiry", expiry);
     }
@@ -134,6 +149,7 @@ impl Node {
         if !self.control.served_pods().borrow().all_sources_ready {
             reasons.push("the manifests have not been read yet".to_owned());
         }
+        reasons.extend(self.cluster.as_ref().and_then(Cluster::not_ready));
         reasons
     }
 }

@@ -8,6 +8,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use imagevol_api::config::{DEFAULT_PATH, ImageBackend, ImagevolConfiguration};
 
+use crate::webhook::WebhookOptions;
+
 /// Mounts OCI images and artifacts into pods.
 #[derive(Debug, Parser)]
 #[command(name = "imagevold", version, about, max_term_width = 100)]
@@ -51,6 +53,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Check the state directory while no daemon runs: rows, files, sizes, digests, mounts
     Fsck,
+    /// Turn volumes[].image into CSI volumes at admission, for clusters without mutating admission policies
+    Webhook(WebhookOptions),
 }
 
 // === impl Options ===

@@ -205,6 +205,13 @@ fn user_names(node: &Node) -> BTreeMap<String, String> {
             names.insert(key, format!("pod {namespace}/{name} volume {}", volume.name));
         }
     }
+    for (target, volume) in node.volumes.list() {
+        let metadata = &volume.pod.metadata;
+        if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
+            let what = format!("pod {namespace}/{name} volume {}", target.volume);
+            names.insert(Holder::Csi(target).to_string(), what);
+        }
+    }
     names
 }
 

@@ -3,6 +3,7 @@
 use imagevol_api::daemon::{BlobProgress, NodeStatus, RunningPull};
 use imagevol_base::volumes::VolumeState;
 use imagevol_cri::ImageService as _;
+use imagevol_volumemanager::DoorState;
 
 use crate::http::{Answer, Failure, json};
 use crate::node::Node;
@@ -39,7 +40,9 @@ pub(super) async fn fsck(node: &Node) -> Result<Answer, Failure> {
 fn mounted_volumes(node: &Node) -> u64 {
     let reports = node.volume_reports();
     let states = reports.values().flat_map(|pod| pod.volumes.values());
-    states.filter(|state| matches!(state, VolumeState::Mounted { .. })).count() as u64
+    let of_pods = states.filter(|state| matches!(state, VolumeState::Mounted { .. })).count();
+    let published = node.volumes.list().into_iter().filter(|(_, volume)| matches!(volume.state, DoorState::Mounted(_)));
+    (of_pods + published.count()) as u64
 }
 
 fn pulls(node: &Node) -> Vec<RunningPull> {

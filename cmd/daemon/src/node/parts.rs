@@ -11,8 +11,8 @@ use imagevol_base::{EventRecorder, Holder, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
 use imagevol_images::{
-    BackoffLimits, CredentialProviders, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager, PullRate,
-    VerificationPolicy,
+    BackoffLimits, CredentialProviders, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager,
+    PullRate, PullSecrets, VerificationPolicy,
 };
 use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
 use imagevol_mount::{Backend, Exec, Interface, Requested};
@@ -22,6 +22,7 @@ use imagevol_volume::{Host, Key};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::Cluster;
 use super::{Images, Metrics};
 
 /// A timeout that nobody lives to see: clocks can be asked to add it without overflow.
@@ -134,7 +135,7 @@ fn platform(config: &ImagevolConfiguration) -> Platform {
     Platform::new(os, architecture, parts.next())
 }
 
-pub(super) fn control_settings(config: &ImagevolConfiguration, node_name: &str) -> ControlPlaneSettings {
+fn control_settings(config: &ImagevolConfiguration, node_name: &str) -> ControlPlaneSettings {
     ControlPlaneSettings {
         manifest_dir: config.static_pod_path.clone(),
         node_name: node_name.to_owned(),
@@ -145,10 +146,25 @@ pub(super) fn control_settings(config: &ImagevolConfiguration, node_name: &str) 
     }
 }
 
+pub(super) async fn control_plane(
+    config: &ImagevolConfiguration,
+    node_name: &str,
+    cluster: Option<&Cluster>,
+    db: StatusDb,
+    supervisor: &Supervisor,
+) -> anyhow::Result<ControlPlane> {
+    let settings = control_settings(config, node_name);
+    let started = match cluster {
+        Some(cluster) => ControlPlane::start_in_cluster(settings, cluster.server(), db, supervisor).await,
+        None => ControlPlane::start(settings, db, supervisor).await,
+    };
+    started.context("control plane")
+}
+
 pub(super) fn image_manager(
     config: &ImagevolConfiguration,
     service: &Arc<Images>,
-    control: &ControlPlane,
+    secrets: Arc<dyn PullSecrets>,
     events: &Arc<dyn EventRecorder>,
     metrics: &Metrics,
 ) -> anyhow::Result<Arc<ImageManager<Images>>> {
@@ -158,7 +174,7 @@ pub(super) fn image_manager(
     Ok(Arc::new(ImageManager::new(imagevol_images::Parts {
         service: Arc::clone(service),
         events: Arc::clone(events),
-        secrets: Arc::new(control.clone()),
+        secrets,
         node_config: node_config_paths(config),
         providers: credential_providers(config, metrics)?,
         records: records.context("cannot open the pull records")?,
