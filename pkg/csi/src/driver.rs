@@ -15,11 +15,13 @@ use imagevol_api::pluginregistration::registration_server::RegistrationServer;
 use imagevol_base::Supervisor;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 
+use crate::authority::Named;
 use crate::blocking::blocking;
 use crate::door::Door;
 use crate::identity::Identity;
@@ -159,7 +161,8 @@ fn server() -> Server {
 }
 
 async fn serve(services: Router, comers: mpsc::Receiver<io::Result<UnixStream>>, stop: CancellationToken) {
-    let served = services.serve_with_incoming_shutdown(ReceiverStream::new(comers), stop.cancelled_owned()).await;
+    let comers = ReceiverStream::new(comers).map(|comer| comer.map(Named::new));
+    let served = services.serve_with_incoming_shutdown(comers, stop.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "a gRPC server ended");
     }

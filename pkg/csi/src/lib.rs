@@ -8,6 +8,7 @@
 
 mod answer;
 mod attributes;
+mod authority;
 mod blocking;
 mod claims;
 mod deadline;

@@ -33,9 +33,9 @@ pub(crate) struct Sweep {
 // === impl Sweep ===
 
 impl Sweep {
-    /// Looks now and from time to time, until `stop`.
+    /// Looks from time to time, until `stop`. Not at once: the API server has not told of the pods yet, and the kubelet may be away.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
