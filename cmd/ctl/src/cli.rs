@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// Try a failed pod again
     #[command(override_usage = "imagevol retry [OPTIONS] pod NAME...")]
     Retry(Names),
-    /// List pods, images, pulls or events
+    /// List pods, volumes, images, pulls or events
     Get(Get),
     /// Show a pod in detail, with its volumes and events
     #[command(override_usage = "imagevol describe [OPTIONS] pod [NAME]...")]
@@ -170,10 +170,11 @@ Examples:
   imagevol get pods -A -o wide
   imagevol get pod web -o yaml
   imagevol get events --for pod/web
+  imagevol get volumes -A
   imagevol get pulls"
 )]
 pub(crate) struct Get {
-    /// pods, images, pulls or events; then names, to see only these
+    /// pods, volumes, images, pulls or events; then names, to see only these
     #[arg(value_name = "TYPE", required = true)]
     pub target: Vec<String>,
     /// Objects of all namespaces
@@ -185,7 +186,7 @@ pub(crate) struct Get {
     /// Without the line of headings
     #[arg(long)]
     pub no_headers: bool,
-    /// Only events about this object, as in pod/NAME
+    /// Only events about this object, or volumes of this pod, as in pod/NAME
     #[arg(long = "for", value_name = "TYPE/NAME")]
     pub about: Option<String>,
 }

@@ -10,6 +10,7 @@ mod path;
 mod pull;
 mod pulls;
 mod version;
+mod volumes;
 mod wait;
 
 use std::io;

@@ -16,7 +16,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 use crate::error::Result;
 use crate::session;
 use agents::Agent;
-use cli::{Plugin, Where};
+use cli::Plugin;
 use kubectl::Kubectl;
 
 pub(crate) use kubectl::KubectlError;
@@ -45,9 +45,15 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(plugin: &Plugin) -> Result<ExitCode> {
     let kubectl = Kubectl::new(plugin.kubectl.options());
-    let agents = agents(&kubectl, plugin, plugin.command.place())?;
+    let place = plugin.command.place();
+    let pod = place.pod.as_ref().map(|name| kubectl.pod(plugin.namespace.as_deref(), name)).transpose()?;
+    let node = match &pod {
+        Some(pod) => Some(agents::node_of(pod)?),
+        None => place.node.clone(),
+    };
+    let agents = agents(&kubectl, &plugin.system_namespace, node.as_deref())?;
     let several = agents.len() > 1;
-    let words = plugin.command.words();
+    let words = plugin.command.words(pod.as_ref());
     let mut worst = ExitCode::SUCCESS;
     for agent in &agents {
         if several {
@@ -61,14 +67,10 @@ fn run(plugin: &Plugin) -> Result<ExitCode> {
     Ok(worst)
 }
 
-/// The driver's pods that are asked: on a pod's node, on a named one, or on all.
-fn agents(kubectl: &Kubectl, plugin: &Plugin, place: &Where) -> Result<Vec<Agent>> {
-    let node = match (&place.pod, &place.node) {
-        (Some(pod), _) => Some(agents::node_of(&kubectl.pod(plugin.namespace.as_deref(), pod)?)?),
-        (None, node) => node.clone(),
-    };
-    let pods = kubectl.driver_pods(&plugin.system_namespace, node.as_deref())?;
-    Ok(agents::running(&pods, node.as_deref(), &plugin.system_namespace)?)
+/// The driver's pods that are asked: that of a node, or all.
+fn agents(kubectl: &Kubectl, namespace: &str, node: Option<&str>) -> Result<Vec<Agent>> {
+    let pods = kubectl.driver_pods(namespace, node)?;
+    Ok(agents::running(&pods, node, namespace)?)
 }
 
 #[cfg(test)]

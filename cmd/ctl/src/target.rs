@@ -15,6 +15,8 @@ pub(crate) enum Resource {
     Secrets,
     /// `pulls`, `pull`.
     Pulls,
+    /// `volumes`, `volume`, `vol`.
+    Volumes,
 }
 
 /// A type and the names that were given with it.
@@ -37,6 +39,7 @@ impl Resource {
             Self::Images => "images",
             Self::Secrets => "secrets",
             Self::Pulls => "pulls",
+            Self::Volumes => "volumes",
         }
     }
 
@@ -48,6 +51,7 @@ impl Resource {
             Self::Images => "image",
             Self::Secrets => "secret",
             Self::Pulls => "pull",
+            Self::Volumes => "volume",
         }
     }
 
@@ -59,6 +63,7 @@ impl Resource {
             "images" | "image" => Some(Self::Images),
             "secrets" | "secret" => Some(Self::Secrets),
             "pulls" | "pull" => Some(Self::Pulls),
+            "volumes" | "volume" | "vol" => Some(Self::Volumes),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! `get`: pods, events, images and pulls as tables or as themselves.
+//! `get`: pods, volumes, images, pulls and events as tables or as themselves.
 
 mod rows;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{images, pulls};
+use super::{images, pulls, volumes};
 use crate::cli::Get;
 use crate::describe;
 use crate::error::{CommandError, Result};
@@ -37,7 +37,7 @@ pub(super) struct Columns {
 
 /// Prints what was asked for.
 pub(super) async fn run(session: &Session, arguments: &Get) -> Result<()> {
-    let known = [Resource::Pods, Resource::Images, Resource::Pulls, Resource::Events];
+    let known = [Resource::Pods, Resource::Volumes, Resource::Images, Resource::Pulls, Resource::Events];
     let target = Target::parse(&arguments.target, &known)?;
     if arguments.all_namespaces && !target.names.is_empty() {
         return Err(CommandError::Usage("a resource cannot be retrieved by name across all namespaces"));
@@ -45,6 +45,7 @@ pub(super) async fn run(session: &Session, arguments: &Get) -> Result<()> {
     match target.resource {
         Resource::Images => return images::get(session, arguments, &target.names).await,
         Resource::Pulls => return pulls::get(session, arguments, &target.names).await,
+        Resource::Volumes => return volumes::get(session, arguments, &target.names).await,
         Resource::Pods | Resource::Events | Resource::Secrets => {}
     }
     let mut failures = Failures::default();
@@ -152,19 +153,15 @@ fn nothing(session: &Session, arguments: &Get, target: &Target) -> Result<()> {
 }
 
 fn table(session: &Session, resource: Resource, objects: &[Value], columns: Columns) -> Result<String> {
-    let headings = match resource {
-        Resource::Pods => rows::pod_headings(columns),
-        Resource::Events | Resource::Images | Resource::Pulls | Resource::Secrets => rows::event_headings(columns),
-    };
+    let of_pods = resource == Resource::Pods;
+    let headings = if of_pods { rows::pod_headings(columns) } else { rows::event_headings(columns) };
     let mut table = if columns.headings { Table::new(&headings) } else { Table::bare() };
     for object in objects {
-        let row = match resource {
-            Resource::Pods => rows::pod(&decode::<Pod>(object, "Pod")?, columns, &session.clock),
-            Resource::Events | Resource::Images | Resource::Pulls | Resource::Secrets => {
-                rows::event(&decode::<Event>(object, "Event")?, columns, &session.clock)
-            }
-        };
-        table.row(&row);
+        table.row(&if of_pods {
+            rows::pod(&decode::<Pod>(object, "Pod")?, columns, &session.clock)
+        } else {
+            rows::event(&decode::<Event>(object, "Event")?, columns, &session.clock)
+        });
     }
     Ok(table.render())
 }

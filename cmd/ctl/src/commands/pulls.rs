@@ -1,6 +1,8 @@
 //! `get pulls`: what is being pulled, and how far it is.
 
-use imagevol_api::daemon::{NodeStatus, RunningPull};
+use std::fmt;
+
+use imagevol_api::daemon::{BlobProgress, NodeStatus, RunningPull};
 
 use crate::cli::Get;
 use crate::error::{CommandError, Result};
@@ -9,8 +11,9 @@ use crate::session::{self, Session};
 use crate::table::Table;
 use crate::text::{self, UNKNOWN, human_size};
 
-/// How far all blobs of a pull are that have been begun.
-struct Progress {
+/// How far all blobs of a pull are that have been begun, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
     done: u64,
     size: u64,
 }
@@ -35,16 +38,14 @@ fn names_of(pulls: &[RunningPull]) -> String {
 }
 
 fn table(pulls: &[RunningPull], headings: bool) -> String {
-    let names = ["REFERENCE", "DONE", "SIZE", "PROGRESS", "BLOBS"];
+    let names = ["REFERENCE", "DONE", "PROGRESS", "BLOBS"];
     let mut table = if headings { Table::new(&names) } else { Table::bare() };
     for pull in pulls {
-        let progress = Progress::of(pull);
-        let size = if progress.size == 0 { UNKNOWN.to_owned() } else { human_size(progress.size) };
+        let progress = Progress::of(&pull.blobs);
         table.row(&[
             pull.reference.clone(),
             human_size(progress.done),
-            size,
-            progress.percent(),
+            progress.to_string(),
             pull.blobs.len().to_string(),
         ]);
     }
@@ -54,16 +55,23 @@ fn table(pulls: &[RunningPull], headings: bool) -> String {
 // === impl Progress ===
 
 impl Progress {
-    fn of(pull: &RunningPull) -> Self {
-        pull.blobs.iter().fold(Self { done: 0, size: 0 }, |sum, blob| Self {
+    /// The sum over blobs.
+    pub(super) fn of(blobs: &[BlobProgress]) -> Self {
+        blobs.iter().fold(Self { done: 0, size: 0 }, |sum, blob| Self {
             done: sum.done.saturating_add(blob.done),
             size: sum.size.saturating_add(blob.size),
         })
     }
+}
 
-    fn percent(&self) -> String {
-        let share = u128::from(self.done) * 100 / u128::from(self.size.max(1));
-        if self.size == 0 { UNKNOWN.to_owned() } else { format!("{}%", share.min(100)) }
+/// `25% of 2GB`; before the manifest is there nothing is known.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.size == 0 {
+            return f.write_str(UNKNOWN);
+        }
+        let share = u128::from(self.done) * 100 / u128::from(self.size);
+        write!(f, "{}% of {}", share.min(100), human_size(self.size))
     }
 }
 
@@ -81,9 +89,9 @@ mod tests {
         ]))
         .unwrap();
         let text = "\
-REFERENCE              DONE    SIZE        PROGRESS    BLOBS
-quay.io/model:v1       500MB   2GB         25%         2
-quay.io/\\u{1b}new:v1   0B      <unknown>   <unknown>   0
+REFERENCE              DONE    PROGRESS     BLOBS
+quay.io/model:v1       500MB   25% of 2GB   2
+quay.io/\\u{1b}new:v1   0B      <unknown>    0
 ";
         assert_eq!(table(&pulls, true), text);
         assert_eq!(names_of(&pulls), "pull/quay.io/model:v1\npull/quay.io/\\u{1b}new:v1\n");

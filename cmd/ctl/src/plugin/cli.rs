@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use imagevol_api::corev1::Pod;
 
 /// Where the driver's pods are, as deploy/ installs them.
 const SYSTEM_NAMESPACE: &str = "imagevol-system";
@@ -18,6 +19,7 @@ const SYSTEM_NAMESPACE: &str = "imagevol-system";
     arg_required_else_help = true,
     after_help = "\
 Examples:
+  kubectl imagevol volumes web-0               What became of the image volumes of web-0
   kubectl imagevol images web-0                The images on the node of web-0, and who uses them
   kubectl imagevol pulls --node node1          How far the pulls of a node are
   kubectl imagevol status                      What the drivers of all nodes stand on
@@ -61,6 +63,8 @@ pub(crate) struct Connection {
 /// A command of the plugin.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// List the image volumes of a pod, or of nodes, and how far they are
+    Volumes(Listing),
     /// List the images of nodes, and who uses them
     Images(Listing),
     /// List the pulls under way, with their progress
@@ -156,15 +160,16 @@ impl Command {
     /// Which nodes are asked.
     pub(crate) fn place(&self) -> &Where {
         match self {
-            Self::Images(listing) | Self::Pulls(listing) => &listing.place,
+            Self::Volumes(listing) | Self::Images(listing) | Self::Pulls(listing) => &listing.place,
             Self::Status(report) | Self::Fsck(report) => &report.place,
             Self::Run(run) => &run.place,
         }
     }
 
-    /// The arguments for `imagevol` in the pod.
-    pub(crate) fn words(&self) -> Vec<String> {
+    /// The arguments for `imagevol` in the driver's pod, where the command was about a pod or not.
+    pub(crate) fn words(&self, pod: Option<&Pod>) -> Vec<String> {
         match self {
+            Self::Volumes(listing) => [with_form(&["get", "volumes"], listing.output), volumes_of(pod)].concat(),
             Self::Images(listing) => with_form(&["images"], listing.output),
             Self::Pulls(listing) => with_form(&["get", "pulls"], listing.output),
             Self::Status(report) => with_form(&["status"], report.output),
@@ -172,6 +177,13 @@ impl Command {
             Self::Run(run) => run.words.clone(),
         }
     }
+}
+
+/// The options that choose the volumes of a pod, or all of a node.
+fn volumes_of(pod: Option<&Pod>) -> Vec<String> {
+    let Some(pod) = pod else { return vec!["--all-namespaces".to_owned()] };
+    let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
+    vec![format!("--namespace={}", namespace.unwrap_or("default")), format!("--for=pod/{}", name.unwrap_or_default())]
 }
 
 fn with_form(words: &[&str], form: Option<Form>) -> Vec<String> {
@@ -210,6 +222,7 @@ mod tests {
     #[rstest]
     #[case("p images web-0", Some("web-0"), None, "images")]
     #[case("p images pod/web-0 -o wide", Some("web-0"), None, "images --output=wide")]
+    #[case("p volumes --node n1", None, Some("n1"), "get volumes --all-namespaces")]
     #[case("p pulls --node n1", None, Some("n1"), "get pulls")]
     #[case("p status", None, None, "status")]
     #[case("p fsck -o json --node n1", None, Some("n1"), "fsck --output=json")]
@@ -224,7 +237,7 @@ mod tests {
         let plugin = parse(line);
         let place = plugin.command.place();
         assert_eq!((place.pod.as_deref(), place.node.as_deref()), (pod, node));
-        assert_eq!(plugin.command.words().join(" "), words);
+        assert_eq!(plugin.command.words(None).join(" "), words);
     }
 
     #[rstest]

@@ -78,6 +78,16 @@ fn asks_the_driver_on_the_node_of_a_pod() {
 }
 
 #[test]
+fn chooses_the_volumes_of_a_pod() {
+    let cluster = Cluster::with_driver_on(&["n1"]);
+    let mut web = pod("web", "n1");
+    web["metadata"]["namespace"] = json!("shop");
+    cluster.knows("pod.json", &web);
+    let text = "agent-n1: /imagevol get volumes --namespace=shop --for=pod/web\n";
+    cluster.plugin(&["volumes", "web"]).assert().success().stdout(text);
+}
+
+#[test]
 fn asks_every_node_and_says_which() {
     let cluster = Cluster::with_driver_on(&["n1", "bad", "n2"]);
     let text = "==> bad <==\nagent-bad: /imagevol status\n==> n1 <==\nagent-n1: /imagevol status\n==> n2 <==\nagent-n2: /imagevol status\n";
