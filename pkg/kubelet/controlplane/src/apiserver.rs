@@ -24,4 +24,4 @@ pub use server::ApiServer;
 pub use service_account::ServiceAccountIdentity;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

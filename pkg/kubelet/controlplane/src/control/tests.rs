@@ -3,9 +3,11 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use imagevol_api::config::PullFailurePolicy;
+use imagevol_api::corev1::ObjectReference;
 use imagevol_base::volumes::{FailureCause, Outlook, PodVolumeReport, VolumeFailure, VolumeState};
 
 use super::*;
+use crate::apiserver::testing::Fixture;
 
 const GRACE: Duration = Duration::from_mins(2);
 
@@ -15,19 +17,29 @@ struct Node {
     served: watch::Receiver<Arc<PodSet>>,
 }
 
+fn settings(dir: &Path) -> ControlPlaneSettings {
+    ControlPlaneSettings {
+        manifest_dir: dir.join("manifests"),
+        node_name: "node1".into(),
+        file_check_frequency: GRACE * 10,
+        pull_failure: PullFailure { policy: PullFailurePolicy::Fail, deadline: Duration::from_mins(5) },
+        event_ttl: events::DEFAULT_EVENT_TTL,
+        clock: WallClock::system(),
+    }
+}
+
 impl Node {
     async fn start(dir: &Path) -> Self {
-        let settings = ControlPlaneSettings {
-            manifest_dir: dir.join("manifests"),
-            node_name: "node1".into(),
-            file_check_frequency: GRACE * 10,
-            pull_failure: PullFailure { policy: PullFailurePolicy::Fail, deadline: Duration::from_mins(5) },
-            event_ttl: events::DEFAULT_EVENT_TTL,
-            clock: WallClock::system(),
-        };
+        Self::started(dir, None).await
+    }
+
+    async fn started(dir: &Path, cluster: Option<&ApiServer>) -> Self {
         let supervisor = Supervisor::new("test");
         let db = StatusDb::open(&dir.join("status.redb")).unwrap();
-        let control = ControlPlane::start(settings, db, &supervisor).await.unwrap();
+        let control = match cluster {
+            None => ControlPlane::start(settings(dir), db, &supervisor).await.unwrap(),
+            Some(server) => ControlPlane::start_in_cluster(settings(dir), server, db, &supervisor).await.unwrap(),
+        };
         let served = control.served_pods();
         Self { control, supervisor, served }
     }
@@ -194,4 +206,30 @@ async fn requests_end_with_the_process() {
     let control = node.control.clone();
     node.stop().await;
     assert_eq!(control.settle().await.unwrap_err().code(), 503);
+}
+
+#[tokio::test]
+async fn tells_the_api_server_nothing_of_the_pods_of_manifests() {
+    let (dir, fixture) = (tempfile::tempdir().unwrap(), Fixture::new());
+    let mut node = Node::started(dir.path(), Some(&fixture.server)).await;
+    node.apply("static").await;
+    node.until_served(&["static"]).await;
+    let of_manifest = pod_ref(&node.control.pod("default", "static").unwrap());
+    let of_api = ObjectReference { name: Some("web".into()), uid: Some("u".into()), ..of_manifest.clone() };
+    let record = |node: &Node, about: &ObjectReference, message: &str| {
+        node.control.recorder().record(about, EventKind::Normal, "Pulled", message.into());
+    };
+    record(&node, &of_manifest, "first");
+    record(&node, &of_api, "second");
+    // Nor when it is gone, whose unmount may still have something to say; nor after a restart.
+    node.control.delete("default", "static").await.unwrap();
+    node.until_served(&[]).await;
+    record(&node, &of_manifest, "third");
+    node.apply("static").await;
+    node.stop().await;
+    let node = Node::started(dir.path(), Some(&fixture.server)).await;
+    record(&node, &of_manifest, "fourth");
+    node.stop().await;
+    let posted = fixture.fake.list("/api/v1/namespaces/default/events");
+    assert_eq!(posted.iter().map(|event| &event["message"]).collect::<Vec<_>>(), ["second"]);
 }
