@@ -1,9 +1,12 @@
 //! One piece of content: from the registry's stream, over a bounded channel, to the store on a blocking thread.
 
+use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, Reference};
+use imagevol_base::SingleFlight;
 use imagevol_cri::progress::Blob;
 use imagevol_cri::{ImageServiceError, Result};
 use imagevol_registry::{BlobStream, Registry, RegistryError};
@@ -60,6 +63,11 @@ impl FetchKey {
 // === impl FetchError ===
 
 impl FetchError {
+    /// An error of whoever asked for `reference`.
+    pub(crate) fn new(error: ImageServiceError, reference: &Reference) -> Self {
+        Self { error, registry: reference.domain().to_owned() }
+    }
+
     /// Whether somebody else, who asks for `reference`, may succeed where this fetch failed.
     pub(crate) fn spares(&self, reference: &Reference) -> bool {
         match &self.error {
@@ -94,7 +102,7 @@ impl Fetch {
 
     /// An error of this fetch.
     pub(crate) fn error(&self, error: ImageServiceError) -> FetchError {
-        FetchError { error, registry: self.reference.domain().to_owned() }
+        FetchError::new(error, &self.reference)
     }
 
     /// Wrong bytes of an earlier try are gone now. And of several hosts, one that served wrong bytes is asked last from now on.
@@ -189,6 +197,34 @@ impl From<Failure> for ImageServiceError {
         match failure {
             Failure::Step(error) => error,
             Failure::Content { error, .. } => of_store(&error),
+        }
+    }
+}
+
+/// Joins whoever fetches the same for himself. If that fails where this one, who asks for `reference`, may not, it is this one's
+/// turn, or another's that waits.
+pub(crate) async fn join<K, T, F>(
+    flights: &SingleFlight<K, Result<T, FetchError>>,
+    key: &K,
+    reference: &Reference,
+    start: impl Fn() -> F,
+) -> Result<T>
+where
+    K: Eq + Hash + Clone + Send + Sync + 'static,
+    T: Clone + Send + Sync + 'static,
+    F: Future<Output = Result<T, FetchError>> + Send + 'static,
+{
+    loop {
+        let mut mine = false;
+        let flight = || {
+            mine = true;
+            start()
+        };
+        let result = flights.run(key.clone(), flight).await;
+        match result.unwrap_or_else(|| Err(FetchError::new(ImageServiceError::Cancelled, reference))) {
+            Ok(fetched) => return Ok(fetched),
+            Err(failed) if !mine && failed.spares(reference) => {}
+            Err(failed) => return Err(failed.error),
         }
     }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod config;
 mod error;
 mod fetch;
 mod per_key;

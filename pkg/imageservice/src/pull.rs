@@ -12,13 +12,17 @@ use imagevol_registry::{Manifest, ManifestKind, Resolved};
 use imagevol_store::{ContentKey, Form, ImageKind, ImageRecord, LayerRecord, Store, Stored};
 
 use crate::EmbeddedImageService;
+use crate::config::Config;
 use crate::error::{of_plan, of_registry, of_store};
 use crate::fetch::{self, Fetch, FetchError, FetchKey};
 use crate::plan::{LayerPlan, plan};
 use crate::service::Limits;
 
-/// Largest config: 8 MiB, which is what containerd takes (core/images, config of an image).
-const MAX_CONFIG_BYTES: u64 = 8 << 20;
+/// Keeps an image's manifest and config until its row names them.
+struct Metadata {
+    _manifest: Stored,
+    _config: Option<Arc<Stored>>,
+}
 
 /// Content of an image that is present and leased, beside what was planned.
 struct Layer {
@@ -80,17 +84,14 @@ impl EmbeddedImageService {
     /// The manifest, and of an image its config: small, kept as blobs.
     ///
     /// An artifact's config is nobody's business here: it may be as large as its maker likes, and sloppy registries lack the empty one.
-    async fn fetch_metadata(&self, resolved: &Resolved, credential: &Credential) -> Result<(Vec<Stored>, Bytes)> {
-        let mut blobs = vec![(resolved.manifest_digest.clone(), resolved.manifest_bytes.clone())];
-        let mut config = Bytes::new();
-        if resolved.manifest.kind() == ManifestKind::Image {
-            let descriptor = &resolved.manifest.config;
-            let bytes = self.registry.fetch_small(&resolved.reference, descriptor, MAX_CONFIG_BYTES, credential).await;
-            config = bytes.map_err(|error| of_registry(&error))?;
-            blobs.push((descriptor.digest.clone(), config.clone()));
-        }
-        let put = move |store: &Store| blobs.iter().map(|(digest, bytes)| store.put_blob(digest, bytes)).collect();
-        Ok((self.blocking(put).await?, config))
+    async fn fetch_metadata(&self, resolved: &Arc<Resolved>, credential: &Credential) -> Result<(Metadata, Bytes)> {
+        let (digest, bytes) = (resolved.manifest_digest.clone(), resolved.manifest_bytes.clone());
+        let manifest = self.blocking(move |store| store.put_blob(&digest, &bytes)).await?;
+        let Config { stored, bytes } = match resolved.manifest.kind() {
+            ManifestKind::Image => self.fetch_config_once(resolved, credential).await?,
+            ManifestKind::Artifact => Config::default(),
+        };
+        Ok((Metadata { _manifest: manifest, _config: stored }, bytes))
     }
 
     /// Some blobs of one pull at once; the node's limit is held by each fetch. Whoever waits for it is served in the order in which he came,
@@ -125,30 +126,11 @@ impl EmbeddedImageService {
         }
     }
 
-    /// Joins whoever fetches the same blob. If that fails where this pull may not, it is this one's turn, or another's that waits.
     async fn fetch_once(&self, fetch: &Fetch) -> Result<Arc<Stored>> {
-        loop {
-            let (result, mine) = self.fly(fetch).await;
-            match result {
-                Ok(stored) => {
-                    fetch.progress.finish();
-                    return Ok(stored);
-                }
-                Err(failed) if !mine && failed.spares(&fetch.reference) => {}
-                Err(failed) => return Err(failed.error),
-            }
-        }
-    }
-
-    /// One flight's result, and whether it was started here.
-    async fn fly(&self, fetch: &Fetch) -> (Result<Arc<Stored>, FetchError>, bool) {
-        let mut mine = false;
-        let flight = || {
-            mine = true;
-            self.clone().make_present(fetch.clone())
-        };
-        let result = self.blobs.run(FetchKey::of(&fetch.layer), flight).await;
-        (result.unwrap_or_else(|| Err(fetch.error(ImageServiceError::Cancelled))), mine)
+        let (key, start) = (FetchKey::of(&fetch.layer), || self.clone().make_present(fetch.clone()));
+        let stored = fetch::join(&self.blobs, &key, &fetch.reference, start).await?;
+        fetch.progress.finish();
+        Ok(stored)
     }
 
     async fn make_present(self, fetch: Fetch) -> Result<Arc<Stored>, FetchError> {

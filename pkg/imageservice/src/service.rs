@@ -18,6 +18,7 @@ use imagevol_registry::{Platform, Registry};
 use imagevol_store::{ImageRecord, Store, Stored};
 use tokio::sync::Semaphore;
 
+use crate::config::{Config, ConfigKey};
 use crate::error::chain;
 use crate::fetch::{FetchError, FetchKey};
 use crate::per_key::PerKey;
@@ -81,6 +82,7 @@ pub struct EmbeddedImageService {
     pub(crate) limits: Limits,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) blobs: Arc<SingleFlight<FetchKey, Result<Arc<Stored>, FetchError>>>,
+    pub(crate) configs: Arc<SingleFlight<ConfigKey, Result<Config, FetchError>>>,
     /// Of one download, for all pulls that wait for it.
     pub(crate) counters: Arc<PerKey<FetchKey, Blob>>,
     /// Taken while an image is committed: it is built once, whoever pulls it.
@@ -127,7 +129,8 @@ impl EmbeddedImageService {
             concurrency: parts.concurrency,
             limits: parts.limits,
             permits: Arc::new(Semaphore::new(parts.concurrency.blobs_per_node.max(1))),
-            blobs: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
+            blobs: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
+            configs: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
             counters: Arc::default(),
             commits: Arc::default(),
             pulls: Pulls::default(),

@@ -21,6 +21,7 @@ async fn a_hundred_pods_fetch_each_blob_of_their_image_once() {
     for blob in &image.layers {
         assert_eq!(registry.gets(&format!("/blobs/{}", blob.digest)), 1);
     }
+    assert_eq!(registry.gets("/blobs/"), image.layers.len() + 1, "and the config");
     let rows = node.service.holders().await.unwrap();
     assert_eq!(rows.len(), 100);
     assert!(rows.iter().all(|(_, _, id)| id.as_ref() == Some(&ids[0])));
@@ -104,6 +105,56 @@ async fn who_joined_a_download_that_was_denied_asks_with_his_own_right() {
     assert!(matches!(first, Err(ImageServiceError::Denied { .. })), "{first:?}");
     assert_eq!(second.unwrap(), third.unwrap());
     assert_eq!(registry.gets("/team/allowed/blobs/"), 1);
+}
+
+#[tokio::test]
+async fn who_joined_a_config_that_was_denied_asks_with_his_own_right() {
+    let (node, registry) = (Node::new(), FakeRegistry::start().await);
+    let image = ImageBuilder::new().layer(LayerBuilder::new().file("file", "content").gzip()).build();
+    let denied = registry.push("team/denied", "v1", &image);
+    let allowed = registry.push("team/allowed", "v1", &image);
+    let gate = Gate::new();
+    registry.faults().always("/team/denied/blobs/", Fault::Hold(gate.clone()));
+    registry.faults().always("/team/denied/blobs/", Fault::error(403, "DENIED", "not you"));
+    let (a, b) = (volume("a"), volume("b"));
+    let (first, second, ()) = tokio::join!(
+        node.pull(&denied, &a),
+        async {
+            gate.arrived(1).await;
+            node.pull(&allowed, &b).await
+        },
+        async {
+            until(|| registry.gets("/team/allowed/manifests/") == 1).await;
+            gate.open();
+        },
+    );
+    assert!(matches!(first, Err(ImageServiceError::Denied { .. })), "{first:?}");
+    assert_eq!(*second.unwrap().digest(), image.digest);
+}
+
+/// Another image with the same config and the same layer: its manifest is all that there is to fetch. But what is damaged is.
+#[rstest::rstest]
+#[case::whole(false, 1)]
+#[case::damaged(true, 2)]
+#[tokio::test]
+async fn a_config_that_is_here_is_not_fetched(#[case] damage: bool, #[case] fetched: usize) {
+    let (node, registry) = (Node::new(), FakeRegistry::start().await);
+    let image = |note: &str| {
+        let layer = LayerBuilder::new().file("file", "content").gzip();
+        ImageBuilder::new().layer(layer).annotate("note", note).build()
+    };
+    let (first, second) = (image("first"), image("second"));
+    let [one, other] = [("one", &first), ("other", &second)].map(|(tag, image)| registry.push("team/data", tag, image));
+    assert_eq!(first.config.digest, second.config.digest);
+    node.pull(&one, &volume("a")).await.unwrap();
+    if damage {
+        let path = node.dir.path().join("state/blobs/sha256").join(first.config.digest.hex());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert_eq!(*node.pull(&other, &volume("b")).await.unwrap().digest(), second.digest);
+    assert_eq!(registry.gets(&format!("/blobs/{}", first.config.digest)), fetched);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ fn fifty_pods_fetch_a_layer_once() {
     let wait = ["wait", "pod"].into_iter().chain(names.iter().map(String::as_str));
     lab.daemon.must(wait.chain(["--for=mounted", "--timeout=60s"]));
     assert_eq!(registry.gets(&layer), 1);
+    assert_eq!(registry.gets("/blobs/"), 2, "the layer and the config");
     assert_eq!(lab.daemon.mounts().len(), PODS + 1, "one superblock, staged, and a clone for each pod");
     assert_eq!(lab.read("p49", "volume", "name"), "shared");
     let users = lab.daemon.json(["images"])["items"][0]["usedBy"].as_array().unwrap().len();

@@ -1,0 +1,71 @@
+//! The config of an image: small, kept as a blob, and fetched once for all that pull images with it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imagevol_api::auth::Credential;
+use imagevol_api::oci::Digest;
+use imagevol_cri::Result;
+use imagevol_registry::Resolved;
+use imagevol_store::{ContentKey, Store, StoreError, Stored};
+
+use crate::EmbeddedImageService;
+use crate::error::of_registry;
+use crate::fetch::{self, FetchError};
+
+/// Largest config: 8 MiB, which is what containerd takes (core/images, config of an image).
+const MAX_CONFIG_BYTES: u64 = 8 << 20;
+
+/// What makes two configs one: the same bytes, and the same promise of how many.
+pub(crate) type ConfigKey = (Digest, u64);
+
+/// A config that is present. By default none.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Config {
+    /// Keeps it.
+    pub(crate) stored: Option<Arc<Stored>>,
+    /// Its content.
+    pub(crate) bytes: Bytes,
+}
+
+impl EmbeddedImageService {
+    /// The config of a manifest that was resolved with this credential. What is here already is not fetched.
+    pub(crate) async fn fetch_config_once(&self, resolved: &Arc<Resolved>, credential: &Credential) -> Result<Config> {
+        let descriptor = &resolved.manifest.config;
+        let key = (descriptor.digest.clone(), descriptor.size);
+        let start = || self.clone().make_config_present(Arc::clone(resolved), credential.clone());
+        fetch::join(&self.configs, &key, &resolved.reference, start).await
+    }
+
+    /// Without a place among the node's downloads: behind large layers of others, nobody would know how large this image is.
+    async fn make_config_present(self, resolved: Arc<Resolved>, credential: Credential) -> Result<Config, FetchError> {
+        let failed = |error| FetchError::new(error, &resolved.reference);
+        let (digest, size) = (resolved.manifest.config.digest.clone(), resolved.manifest.config.size);
+        let known = self.blocking(move |store| find(store, &digest, size)).await.map_err(failed)?;
+        if let Some(config) = known {
+            return Ok(config);
+        }
+        let (reference, descriptor) = (&resolved.reference, &resolved.manifest.config);
+        let bytes = self.registry.fetch_small(reference, descriptor, MAX_CONFIG_BYTES, &credential).await;
+        let bytes = bytes.map_err(|error| failed(of_registry(&error)))?;
+        let (digest, content) = (descriptor.digest.clone(), bytes.clone());
+        let stored = self.blocking(move |store| store.put_blob(&digest, &content)).await.map_err(failed)?;
+        Ok(Config { stored: Some(Arc::new(stored)), bytes })
+    }
+}
+
+/// A config that is here whole. One that is larger than a config may be, or than was promised, is left to who fetches it to refuse.
+fn find(store: &Store, digest: &Digest, size: u64) -> Result<Option<Config>, StoreError> {
+    let found = store.find(&ContentKey::Blob(digest.clone()))?;
+    let Some(stored) = found.filter(|stored| stored.content.size == size && size <= MAX_CONFIG_BYTES) else {
+        return Ok(None);
+    };
+    match store.read_blob(digest) {
+        Ok(bytes) => Ok(Some(Config { stored: Some(Arc::new(stored)), bytes: bytes.into() })),
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!(%digest, error = &error as &dyn std::error::Error, "a config on disk is not used");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
