@@ -56,10 +56,15 @@ async fn serve(config: &ImagevolConfiguration) -> anyhow::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let (supervisor, scribe) = (Supervisor::new("imagevold"), Supervisor::new("controlplane"));
-    let node = Node::start(config, &supervisor, &scribe).await?;
-    admin::start(config.metrics_address, node.clone(), &supervisor).await?;
-    api::start(&config.socket(), node.clone(), &supervisor).await?;
-    tracing::info!(node = node.name, backend = %node.backend, socket = %config.socket().display(), "imagevold is ready");
+    match Node::start(config, &supervisor, &scribe).await? {
+        Ok(node) => {
+            admin::start(config.metrics_address, node.clone(), &supervisor).await?;
+            api::start(&config.socket(), node.clone(), &supervisor).await?;
+            let socket = config.socket();
+            tracing::info!(node = node.name, backend = %node.backend, socket = %socket.display(), "imagevold is ready");
+        }
+        Err(unfit) => admin::start(config.metrics_address, unfit, &supervisor).await?,
+    }
     sd_notify(&[sd_notify::NotifyState::Ready]);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),

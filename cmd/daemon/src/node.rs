@@ -3,6 +3,7 @@
 mod cluster;
 mod metrics;
 mod parts;
+mod unfit;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 use cluster::Cluster;
 pub(crate) use metrics::Metrics;
+pub(crate) use unfit::Unfit;
 
 /// The image service as the kubelet's code sees it: every operation is counted.
 pub(crate) type Images = InstrumentedImageService<EmbeddedImageService>;
@@ -46,27 +48,30 @@ pub(crate) struct Node {
 // === impl Node ===
 
 impl Node {
-    /// Builds everything and starts its tasks. The control plane has an owner of its own: it outlives the others, and keeps their last events.
+    /// Builds everything and starts its tasks; on a node of a cluster that cannot mount images, only what says so. The control plane has an owner of its own: it outlives the others, and keeps their last events.
     pub(crate) async fn start(
         config: &ImagevolConfiguration,
         supervisor: &Supervisor,
         scribe: &Supervisor,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<Result<Self, Unfit>> {
         let name = parts::node_name(config)?;
-        let blocking = config.clone();
-        let opened = tokio::task::spawn_blocking(move || parts::open(&blocking)).await.context("start-up task")??;
-        let mounts: Arc<dyn Interface> = Arc::new(Kernel);
-        let service = Arc::new(parts::image_service(config, &opened, Arc::clone(&mounts), supervisor)?);
+        let opened = parts::open(config.clone()).await?;
         let cluster = Cluster::join(config, &name, scribe).await?;
         let control = parts::control_plane(config, &name, cluster.as_ref(), opened.status, scribe).await?;
+        let backend = match opened.backend {
+            Ok(backend) => backend,
+            Err(missing) => return unfit::stay(config, &name, missing, &control).map(Err),
+        };
+        let mounts: Arc<dyn Interface> = Arc::new(Kernel);
+        let service = parts::image_service(config, (opened.store, backend), Arc::clone(&mounts), supervisor)?;
+        let service = Arc::new(service);
         let events: Arc<dyn EventRecorder> = Arc::new(control.recorder());
         let secrets = match &cluster {
             Some(cluster) => cluster.pull_secrets(&control, supervisor),
             None => Arc::new(control.clone()),
         };
         let metrics = Arc::new(Metrics::default());
-        let counted = InstrumentedImageService::new((*service).clone(), metrics.operations.clone());
-        let counted = Arc::new(counted);
+        let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
@@ -80,7 +85,7 @@ impl Node {
         });
         let node = Self {
             name,
-            backend: opened.backend,
+            backend,
             config: Arc::new(config.clone()),
             control,
             images,
@@ -95,7 +100,7 @@ impl Node {
         };
         node.run(manager);
         cluster::start_csi(config, &node.name, node.volumes.clone(), node.cluster.clone(), supervisor).await?;
-        Ok(node)
+        Ok(Ok(node))
     }
 
     /// Pods to the volume manager, its reports back to the control plane.

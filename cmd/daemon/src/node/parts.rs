@@ -15,7 +15,7 @@ use imagevol_images::{
     PullRate, PullSecrets, VerificationPolicy,
 };
 use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
-use imagevol_mount::{Backend, Exec, Interface, Requested};
+use imagevol_mount::{Backend, Exec, Interface, NoBackend, Requested};
 use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
 use imagevol_volume::{Host, Key};
@@ -32,7 +32,7 @@ const FOR_EVER: Duration = Duration::from_hours(10 * 365 * 24);
 pub(super) struct Opened {
     pub(super) store: Store,
     pub(super) status: StatusDb,
-    pub(super) backend: Backend,
+    pub(super) backend: Result<Backend, NoBackend>,
 }
 
 /// Directories that pods' mounts and sockets lie in; root only but for the kubelet-shaped root, which others' processes walk.
@@ -48,8 +48,12 @@ fn make_dirs(config: &ImagevolConfiguration) -> anyhow::Result<()> {
     make(&config.root_dir(), 0o750)
 }
 
-/// Blocking: opens the store, which clears away what a kill left, and tries the back ends on its file system.
-pub(super) fn open(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
+/// Opens the store, which clears away what a kill left, and tries the back ends on its file system.
+pub(super) async fn open(config: ImagevolConfiguration) -> anyhow::Result<Opened> {
+    tokio::task::spawn_blocking(move || open_now(&config)).await.context("start-up task")?
+}
+
+fn open_now(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
     make_dirs(config)?;
     let limits = imagevol_store::Limits {
         max_layer_bytes: config.limits.max_layer_bytes.get(),
@@ -68,7 +72,7 @@ pub(super) fn open(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
         ImageBackend::Erofs => Requested::Erofs,
         ImageBackend::ErofsLoop => Requested::ErofsLoop,
     };
-    let backend = imagevol_mount::choose(requested, &report).context("images cannot be mounted on this node")?;
+    let backend = imagevol_mount::choose(requested, &report);
     Ok(Opened { store, status, backend })
 }
 
@@ -82,17 +86,17 @@ pub(super) fn node_name(config: &ImagevolConfiguration) -> anyhow::Result<String
 
 pub(super) fn image_service(
     config: &ImagevolConfiguration,
-    opened: &Opened,
+    (store, backend): (Store, Backend),
     mounts: Arc<dyn Interface>,
     supervisor: &Supervisor,
 ) -> anyhow::Result<EmbeddedImageService> {
     let registry = Registry::new(registry_config(config)?, supervisor);
     Ok(EmbeddedImageService::new(imagevol_imageservice::Parts {
-        store: opened.store.clone(),
+        store,
         registry: Arc::new(registry),
         survivor_of: survivor_of(config, &mounts),
         mounts,
-        backend: opened.backend,
+        backend,
         staging_dir: config.run_dir.join("staging"),
         platform: platform(config),
         concurrency: Concurrency {
