@@ -90,6 +90,8 @@ pub struct ApiRequest {
     pub target: String,
     /// The `Authorization` header.
     pub authorization: Option<String>,
+    /// The `User-Agent` header.
+    pub user_agent: Option<String>,
     /// The body, if it is JSON.
     pub body: Option<Value>,
     /// The code of the answer; 0 for none.

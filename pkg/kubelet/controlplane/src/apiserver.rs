@@ -19,7 +19,7 @@ pub use access::{Access, ConnectError};
 pub use fault::{RequestError, RequestFault};
 pub use pods::{NodePods, watch_pods};
 pub use post::Posting;
-pub use secrets::ClusterPullSecrets;
+pub use secrets::{ClusterPullSecrets, ManifestPullSecrets};
 pub use server::ApiServer;
 pub use service_account::ServiceAccountIdentity;
 

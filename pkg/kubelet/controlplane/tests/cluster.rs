@@ -266,7 +266,7 @@ async fn pull_secrets_need_their_own_right() {
     let server = connect(namespace.kubeconfig(&rules()), &supervisor).await;
     let without = ClusterPullSecrets::new(server, Arc::new(NoManifests), &supervisor);
     let error = without.for_pod(&seen).await.unwrap_err();
-    assert!(error.source.to_string().contains("profile with secrets"), "{error:?}");
+    assert!(error.source.to_string().contains("imagevol-node-pull-secrets"), "{error:?}");
 
     let server = connect(namespace.kubeconfig(&rules_with_secrets()), &supervisor).await;
     let with = ClusterPullSecrets::new(server.clone(), Arc::new(NoManifests), &supervisor);

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{Method, Response, request};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -37,10 +37,12 @@ pub(super) async fn answer(server: &FakeApiServer, request: http::Request<Bytes>
     let answered = decide(server, &parts, &body, fault);
     let code = answered.as_ref().map_or(0, |response| response.status().as_u16());
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let header = |name| parts.headers.get(name).map(text);
     server.script().requests.push(ApiRequest {
         method: parts.method.to_string(),
         target: parts.uri.path_and_query().unwrap().to_string(),
-        authorization: parts.headers.get(AUTHORIZATION).map(text),
+        authorization: header(AUTHORIZATION),
+        user_agent: header(USER_AGENT),
         body: serde_json::from_slice(&body).ok(),
         code,
     });

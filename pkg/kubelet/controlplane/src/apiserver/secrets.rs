@@ -33,6 +33,13 @@ pub struct ClusterPullSecrets {
     flights: Arc<SingleFlight<Name, Lookup>>,
 }
 
+/// Pull secrets of a node that may not read those of the cluster: pods of manifests have theirs, pods of the API server show none. Never are they
+/// looked up among the manifests' for those: a tenant could name the secret of a static pod.
+#[derive(Clone)]
+pub struct ManifestPullSecrets {
+    manifests: Arc<dyn PullSecrets>,
+}
+
 /// Namespace and name.
 type Name = (String, String);
 /// What a lookup gave; shared among those who asked at once.
@@ -57,7 +64,7 @@ struct Kept(HashMap<Name, (Held, Instant)>);
 #[derive(Debug, thiserror::Error)]
 enum LookupError {
     #[error(
-        "reading secrets is forbidden: bind the role of the profile with secrets to imagevol's service account, or set kubernetes.imagePullSecrets to false"
+        "imagevol may not read secrets: deploy its component pull-secrets (cluster role imagevol-node-pull-secrets), or set kubernetes.imagePullSecrets to false"
     )]
     Forbidden(#[source] Arc<RequestError>),
     #[error("a pull secret could not be read")]
@@ -132,6 +139,28 @@ impl PullSecrets for ClusterPullSecrets {
 impl std::fmt::Debug for ClusterPullSecrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ClusterPullSecrets")
+    }
+}
+
+// === impl ManifestPullSecrets ===
+
+impl ManifestPullSecrets {
+    /// The secrets of `manifests`, for pods of manifests.
+    pub fn new(manifests: Arc<dyn PullSecrets>) -> Self {
+        Self { manifests }
+    }
+}
+
+#[async_trait]
+impl PullSecrets for ManifestPullSecrets {
+    async fn for_pod(&self, pod: &Pod) -> Result<PodPullSecrets, PullSecretsError> {
+        if is_of_manifest(pod) { self.manifests.for_pod(pod).await } else { Ok(PodPullSecrets::default()) }
+    }
+}
+
+impl std::fmt::Debug for ManifestPullSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ManifestPullSecrets")
     }
 }
 

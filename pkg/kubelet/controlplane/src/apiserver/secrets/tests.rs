@@ -78,6 +78,8 @@ async fn asks_where_the_pod_came_from(#[case] source: Option<&str>, #[case] of_m
     let found = secrets.for_pod(&pod).await.unwrap();
     let wanted = if of_manifests { (vec![], vec!["of the manifests"]) } else { (vec!["one"], vec![]) };
     assert_eq!(names(&found), wanted);
+    let without = ManifestPullSecrets::new(Arc::new(Manifests)).for_pod(&pod).await.unwrap();
+    assert_eq!(names(&without), if of_manifests { wanted } else { (vec![], vec![]) });
 }
 
 #[tokio::test(start_paused = true)]

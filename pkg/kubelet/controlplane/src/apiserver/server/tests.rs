@@ -37,6 +37,7 @@ async fn takes_up_new_credentials() {
     assert_eq!(ask(&server).await.unwrap(), None);
     let shown: Vec<_> = fake.requests().into_iter().map(|request| request.authorization.unwrap()).collect();
     assert_eq!(shown, ["Bearer old", "Bearer new"]);
+    assert_eq!(fake.requests()[1].user_agent.as_deref(), Some(concat!("imagevold/", env!("CARGO_PKG_VERSION"))));
     assert!(supervisor.shut_down(Duration::from_secs(10)).await);
 }
 
