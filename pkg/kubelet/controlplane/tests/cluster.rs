@@ -184,6 +184,22 @@ async fn follows_pods_of_a_node() {
     assert!(server.pod(&namespace.name, "one", &uid).await.unwrap().is_none());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster"]
+async fn shows_the_certificate_of_a_kubeconfig() {
+    let (namespace, supervisor) = (Namespace::new("certificate"), Supervisor::new("test"));
+    let config: Value = serde_json::from_str(&kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])).unwrap();
+    if !config.to_string().contains("client-certificate") {
+        eprintln!("SKIPPED: the administrator of this cluster has no client certificate");
+        return;
+    }
+    let path = namespace.dir.path().join("kubeconfig");
+    std::fs::write(&path, config.to_string()).unwrap();
+    let server = connect(path, &supervisor).await;
+    let pod = namespace.pod("four");
+    assert!(server.pod(&namespace.name, "four", &uid(&pod)).await.unwrap().is_some());
+}
+
 async fn control_plane(dir: &Path, server: &ApiServer, supervisor: &Supervisor) -> ControlPlane {
     let settings = ControlPlaneSettings {
         manifest_dir: dir.join("manifests"),
