@@ -9,7 +9,9 @@ use imagevol_api::corev1::Pod;
 use imagevol_api::names::PodUid;
 use imagevol_base::Supervisor;
 use imagevol_controlplane::ControlPlane;
-use imagevol_controlplane::apiserver::{Access, ApiServer, ClusterPullSecrets, NodePods, watch_pods};
+use imagevol_controlplane::apiserver::{
+    Access, ApiServer, ClusterPullSecrets, ManifestPullSecrets, NodePods, watch_pods,
+};
 use imagevol_images::PullSecrets;
 use imagevol_volumemanager::Volumes;
 use tokio::sync::watch;
@@ -49,7 +51,7 @@ impl Cluster {
         if self.settings.image_pull_secrets {
             Arc::new(ClusterPullSecrets::new(self.server.clone(), manifests, supervisor))
         } else {
-            manifests
+            Arc::new(ManifestPullSecrets::new(manifests))
         }
     }
 
