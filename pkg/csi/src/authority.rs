@@ -260,12 +260,14 @@ mod tests {
     /// What grpc-go sends first on a connection to `/p/reg.sock`: settings, then a HEADERS frame of indexed fields, `:path`,
     /// `:authority`, and a field with a new name.
     fn sent(authority: &[u8]) -> Vec<u8> {
-        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 0, 4, 0, 0, 0, 0, 0], &headers(authority), &data()].concat()
+        [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0, 0, 0, 4, 0, 0, 0, 0, 0], &headers(authority), &data()]
+            .concat()
     }
 
     fn headers(authority: &[u8]) -> Vec<u8> {
         let length = u8::try_from(authority.len()).unwrap();
-        let block = [&[0x83, 0x86, 0x44, 2, b'/', b'x', 0x41, length], authority, &[0x40, 2, b't', b'e', 1, b'y']].concat();
+        let block =
+            [&[0x83, 0x86, 0x44, 2, b'/', b'x', 0x41, length], authority, &[0x40, 2, b't', b'e', 1, b'y']].concat();
         [&[0, 0, u8::try_from(block.len()).unwrap(), HEADERS, END_HEADERS, 0, 0, 0, 1], block.as_slice()].concat()
     }
 
@@ -276,7 +278,9 @@ mod tests {
 
     fn feed(pieces: &[&[u8]]) -> Vec<u8> {
         let (mut frames, mut output) = (Frames { state: State::Pass(PREFACE) }, Vec::new());
-        pieces.iter().for_each(|piece| frames.feed(piece, &mut output));
+        for piece in pieces {
+            frames.feed(piece, &mut output);
+        }
         output
     }
 

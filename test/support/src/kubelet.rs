@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
-use tower::BoxError;
 use tower::ServiceExt as _;
 use tower::util::BoxCloneSyncService;
 
@@ -36,7 +35,7 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(122);
 
 /// A way to a driver's services: a socket, or the services themselves.
-pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, BoxError>;
+pub type Channel = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 
 /// Where a driver is.
 #[derive(Clone)]
@@ -230,7 +229,7 @@ async fn dial(path: &Path) -> Result<Channel, Status> {
     let address = format!("unix://{}", path.display());
     let endpoint = Endpoint::from_shared(address).map_err(|error| Status::unavailable(error.to_string()))?;
     let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    Ok(BoxCloneSyncService::new(channel.map_err(BoxError::from)))
+    Ok(BoxCloneSyncService::new(channel.map_err(|error| Status::from_error(error.into()))))
 }
 
 /// A call that its caller gives up.

@@ -6,6 +6,7 @@
 
 pub mod apiserver;
 mod crypto;
+pub mod csi_controller;
 pub mod daemon;
 pub mod docker_registry;
 pub mod image;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::{Service, ServiceExt as _};
 
 use crate::volumes::FakeVolumes;
 
@@ -76,7 +76,7 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
-    Channel::new(service.map_err(BoxError::from))
+    Channel::new(service.map_err(|never| match never {}))
 }
 
 impl Run {

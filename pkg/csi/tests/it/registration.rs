@@ -1,6 +1,7 @@
 //! How the kubelet hears of the driver: real sockets, real events of the file system.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,6 +126,59 @@ async fn at_its_end_its_files_go_and_calls_are_answered() {
     assert!(!registration_socket(&node).exists() && !csi_socket(&node).exists());
 }
 
+/// A frame of HTTP/2 on stream `stream` (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// A field that enters the dynamic table, its name being in the static one (RFC 7541, 6.2.1).
+fn field(name: u8, value: &str) -> Vec<u8> {
+    [&[0x40 | name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat()
+}
+
+/// Reads until the headers of an answer on the stream have come; an error of the stream or the connection is a failed test.
+fn read_answer(socket: &mut UnixStream, stream: u8) {
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).unwrap();
+        let [_, high, low, kind, _, _, _, _, on] = head;
+        let mut payload = vec![0; usize::from(high) << 8 | usize::from(low)];
+        socket.read_exact(&mut payload).unwrap();
+        assert!(kind != 3 && kind != 7, "the stream or the connection was ended: {payload:?}");
+        if (kind, on) == (1, stream) {
+            return;
+        }
+    }
+}
+
+// grpc-go makes the authority of the address that it dials, which for the kubelet's plugin watcher is a path.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_may_name_the_socket_as_the_authority() {
+    let node = Node::new();
+    let mut watcher = PluginWatcher::new(node.root.path());
+    let started = start(&node, true).await;
+    let path = watcher.appears().await;
+    let mut socket = UnixStream::connect(&path).unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    socket.write_all(&frame(4, 0, 0, &[])).unwrap();
+    let fields = [
+        vec![0x83, 0x86],
+        field(4, "/pluginregistration.Registration/GetInfo"),
+        field(1, path.to_str().unwrap()),
+        field(31, "application/grpc"),
+        b"\x40\x02te\x08trailers".to_vec(),
+    ];
+    // The second call refers to what the first has put into the table.
+    for (stream, block) in [(1, fields.concat()), (3, vec![0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe])] {
+        socket.write_all(&frame(1, 4, stream, &block)).unwrap();
+        socket.write_all(&frame(0, 1, stream, &[0; 5])).unwrap();
+        read_answer(&mut socket, stream);
+    }
+    drop(socket);
+    started.end().await;
+}
+
 /// From here on time passes as soon as everybody waits.
 async fn let_time_pass_until_it_appears(watcher: &mut PluginWatcher) -> PathBuf {
     tokio::time::pause();
@@ -203,7 +257,9 @@ async fn volumes_of_pods_that_left_silently_are_given_up() {
     let mut parts = node.parts(watch::channel(true).1);
     parts.pods = std::sync::Arc::new(|pod| (pod.as_str() == "known").then(std::sync::Arc::default));
     imagevol_csi::start(parts, &supervisor).await.unwrap();
+    tokio::time::pause();
     node.volumes.until(|volumes| volumes.wanted().len() == 2).await;
+    tokio::time::resume();
     assert_eq!(node.volumes.wanted(), ["here/models", "known/models"]);
     assert!(supervisor.shut_down(GRACE).await);
 }

@@ -9,6 +9,7 @@ use imagevol_test_support::image::{Image, ImageBuilder, LayerBuilder};
 use imagevol_test_support::registry::{AuthMode, FakeRegistry};
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// How often a condition is looked at before it is said not to come. Each look runs the command line, which takes
 /// some milliseconds: together about a minute.
@@ -96,6 +97,14 @@ impl Lab {
     /// Runs something of a registry.
     pub(crate) fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Goes on with something while the test does other things; it ends with the lab.
+    pub(crate) fn background<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.spawn(future)
     }
 
     /// A pod as the daemon shows it.

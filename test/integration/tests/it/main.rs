@@ -9,6 +9,8 @@
 )]
 
 mod cli;
+mod csi;
+mod csi_sanity;
 mod failure;
 mod lab;
 mod manifest;
@@ -17,3 +19,4 @@ mod metrics;
 mod oracle;
 mod sharing;
 mod tenancy;
+mod unfit;

@@ -32,7 +32,7 @@ impl Kubelet {
         // As known before: a driver that is not there has left nothing that was not there before.
         self.shared.driver.capabilities().await?;
         // Without a file a restarted kubelet knows nothing; with one, and until the call ends, everything is possible.
-        let ended = self.publish(pod, volume, &target).await;
+        let ended = self.publish(pod, volume).await;
         let was_mounted = book.known.is_some();
         match &ended {
             Ok(()) => self.set_known(&pod.uid, &volume.name, Some(Known::Mounted)),
@@ -45,7 +45,8 @@ impl Kubelet {
         ended
     }
 
-    async fn publish(&self, pod: &KubeletPod, volume: &KubeletVolume, target: &Path) -> Result<(), Status> {
+    /// The call alone: no directory is made, and nothing is noted down.
+    pub async fn publish(&self, pod: &KubeletPod, volume: &KubeletVolume) -> Result<(), Status> {
         let mut volume_context = volume.attributes.clone();
         volume_context.extend(pod.info(volume.lifecycle));
         let capability = VolumeCapability {
@@ -54,7 +55,7 @@ impl Kubelet {
         };
         let call = NodePublishVolumeRequest {
             volume_id: volume_handle(&pod.uid, volume),
-            target_path: target.display().to_string(),
+            target_path: volume.target(self.root(), pod).display().to_string(),
             volume_capability: Some(capability),
             readonly: volume.read_only,
             secrets: volume.secrets.clone(),
@@ -70,17 +71,23 @@ impl Kubelet {
     /// One call to unpublish (csi_mounter.go, `TearDownAt`).
     pub(super) async fn tear_down(&self, pod: &str, volume: &str) -> Result<(), Status> {
         let target = target(self.root(), pod, volume);
+        self.unpublish(pod, volume).await?;
+        assert!(!target.exists(), "the driver has to remove {}", target.display());
+        remove_mount_dir(&target).expect("remove the volume's directory");
+        self.set_known(pod, volume, None);
+        Ok(())
+    }
+
+    /// The call alone: nothing is noted down.
+    pub async fn unpublish(&self, pod: &str, volume: &str) -> Result<(), Status> {
+        let target = target(self.root(), pod, volume);
         let mut call = Request::new(NodeUnpublishVolumeRequest {
             volume_id: remembered_handle(&target).unwrap_or_else(|| format!("forgotten-{pod}-{volume}")),
             target_path: target.display().to_string(),
         });
         call.set_timeout(CSI_TIMEOUT);
         let mut node = NodeClient::new(self.shared.driver.dial().await?);
-        within(CSI_TIMEOUT, node.node_unpublish_volume(call)).await?;
-        assert!(!target.exists(), "the driver has to remove {}", target.display());
-        remove_mount_dir(&target).expect("remove the volume's directory");
-        self.set_known(pod, volume, None);
-        Ok(())
+        within(CSI_TIMEOUT, node.node_unpublish_volume(call)).await.map(drop)
     }
 }
 
