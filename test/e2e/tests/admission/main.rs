@@ -109,12 +109,23 @@ fn applying_again_changes_nothing(#[case] kind: Kind, #[case] how: &[&str]) {
     }
 }
 
+/// Changes each object, and nothing of its volumes.
+fn touch(door: &Door, label: &str) {
+    for kind in KINDS {
+        let before = door.kubectl.get(&door.other, kind, "x");
+        door.kubectl.must(&["label", "-n", &door.other, kind, "x", &format!("{label}=yes")], None);
+        let after = door.kubectl.get(&door.other, kind, "x");
+        assert_eq!(after["metadata"]["labels"][label], "yes");
+        assert_eq!(after["spec"], before["spec"], "{kind}");
+    }
+}
+
 /// Whoever selects a namespace rolls nothing out, and nothing that cannot change is changed.
 #[rstest]
 #[case(Kind::Policy)]
 #[case(Kind::Webhook)]
 fn what_is_stored_natively_stays(#[case] kind: Kind) {
-    let Some(door) = Door::open(&named("native", kind), kind) else { return };
+    let Some(mut door) = Door::open(&named("native", kind), kind) else { return };
     if door.native_volume().is_none_or(|volume| volume.get("image").is_none()) {
         return imagevol_test_support::daemon::skip("native", "the API server stores no image volumes");
     }
@@ -128,14 +139,35 @@ fn what_is_stored_natively_stays(#[case] kind: Kind) {
         probe["metadata"]["name"] = json!("probe");
         kubectl.dry_run(&door.other, &probe).unwrap()["spec"]["volumes"][0].get("csi").map(drop)
     });
-    for kind in KINDS {
-        let before = door.kubectl.get(&door.other, kind, "x");
-        door.kubectl.must(&["label", "-n", &door.other, kind, "x", "touched=yes"], None);
-        let after = door.kubectl.get(&door.other, kind, "x");
-        assert_eq!(after["metadata"]["labels"]["touched"], "yes");
-        assert_eq!(after["spec"], before["spec"], "{kind}");
+    touch(&door, "once");
+    if door.stop_webhook().is_some() {
+        touch(&door, "while-the-webhook-is-away");
     }
     door.kubectl.must(&["patch", "-n", &door.other, "job", "x", "-p", r#"{"spec": {"suspend": false}}"#], None);
+}
+
+/// A manifest takes its volumes back where nothing translates any more; server-side apply cannot, and says so.
+#[rstest]
+#[case(Kind::Policy)]
+#[case(Kind::Webhook)]
+fn manifest_takes_the_translation_back(#[case] kind: Kind) {
+    let Some(door) = Door::open(&named("back", kind), kind) else { return };
+    if door.native_volume().is_none() {
+        return imagevol_test_support::daemon::skip("back", "the API server stores no image volumes");
+    }
+    let (mut manifest, mut by_server) = (wrap("Deployment", as_written()), wrap("Deployment", as_written()));
+    by_server["metadata"]["name"] = json!("by-server");
+    door.kubectl.apply(&door.selected, &manifest, &[]);
+    door.kubectl.apply(&door.selected, &by_server, &["--server-side"]);
+    for object in [&mut manifest, &mut by_server] {
+        object["spec"]["template"]["metadata"]["annotations"]["imagevol.dev/translate"] = json!("false");
+    }
+    let stored = door.kubectl.apply(&door.selected, &manifest, &[]);
+    let volumes = &stored["spec"]["template"]["spec"]["volumes"];
+    assert_eq!(volumes[0], image("site", "quay.io/demo/site:v1"));
+    let args = ["apply", "-n", &door.selected, "--server-side", "-f", "-"];
+    let error = door.kubectl.run(&args, Some(&by_server.to_string())).unwrap_err();
+    assert!(error.contains("may not specify more than 1 volume type"), "{error}");
 }
 
 #[test]
