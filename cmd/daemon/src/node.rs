@@ -70,7 +70,7 @@ impl Node {
             Some(cluster) => cluster.pull_secrets(&control, supervisor),
             None => Arc::new(control.clone()),
         };
-        let metrics = Arc::new(Metrics::default());
+        let metrics = Arc::new(Metrics::new(cluster.as_ref().map(|cluster| cluster.metrics(&control))));
         let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;

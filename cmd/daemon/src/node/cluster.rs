@@ -1,7 +1,8 @@
 //! The node as part of a cluster: pods of the API server in, what they want to the volume manager, the CSI driver for the kubelet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use imagevol_api::config::{CsiConfiguration, ImagevolConfiguration, KubernetesConfiguration};
@@ -10,11 +11,16 @@ use imagevol_api::names::PodUid;
 use imagevol_base::Supervisor;
 use imagevol_controlplane::ControlPlane;
 use imagevol_controlplane::apiserver::{
-    Access, ApiServer, ClusterPullSecrets, ManifestPullSecrets, NodePods, watch_pods,
+    Access, ApiServer, ClusterPullSecrets, ManifestPullSecrets, NodePods, Posting, watch_pods,
 };
 use imagevol_images::PullSecrets;
 use imagevol_volumemanager::Volumes;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The API server, and what it says of this node.
@@ -24,6 +30,16 @@ pub(crate) struct Cluster {
     server: ApiServer,
     pods: watch::Receiver<Arc<NodePods>>,
 }
+
+/// Counters of the API server.
+#[derive(Debug)]
+struct ApiServerMetrics {
+    posting: Option<Posting>,
+    pods: watch::Receiver<Arc<NodePods>>,
+}
+
+/// How often pods are looked at that nobody has told of: they matter to nobody but a row.
+const LOOK: Duration = Duration::from_mins(1);
 
 // === impl Cluster ===
 
@@ -60,16 +76,23 @@ impl Cluster {
         self.pods.borrow().pods.get(uid).cloned()
     }
 
+    /// What is counted of the API server.
+    pub(super) fn metrics(&self, control: &ControlPlane) -> Box<dyn Collector> {
+        Box::new(ApiServerMetrics { posting: control.posting().cloned(), pods: self.pods.clone() })
+    }
+
     /// Tells the volume manager which volumes will be asked for, and which pods need none any more.
     pub(super) async fn follow(mut self, volumes: Volumes, cancel: CancellationToken) {
+        let started = Instant::now();
         loop {
             let pods = Arc::clone(&self.pods.borrow_and_update());
-            volumes.forsake(pods.over());
+            volumes.forsake(over(&pods, &volumes, started));
             if pods.synced {
                 volumes.expect(self.expected(&pods));
             }
             tokio::select! {
                 () = cancel.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
                 changed = self.pods.changed() => if changed.is_err() { return },
             }
         }
@@ -84,6 +107,34 @@ impl Cluster {
     /// Why this node does not hear of its pods; `None` if it does.
     pub(super) fn not_ready(&self) -> Option<String> {
         (!self.pods.borrow().synced).then(|| "the pods of this node have not been listed yet".to_owned())
+    }
+}
+
+/// The pods for which nothing is to be mounted any more; also those that went while no daemon ran, which no watch will tell of.
+fn over(pods: &NodePods, volumes: &Volumes, started: Instant) -> BTreeSet<PodUid> {
+    let (mut over, now) = (pods.over(), Instant::now());
+    let known = volumes.list().into_iter().map(|(target, _)| target.pod);
+    over.extend(known.filter(|pod| pods.is_over(pod, started, now)));
+    over
+}
+
+// === impl ApiServerMetrics ===
+
+impl Collector for ApiServerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut counter = |name: &str, help: &str, value: u64| {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+        };
+        if let Some(posting) = &self.posting {
+            counter("imagevol_apiserver_events_posted", "Events that the API server has taken", posting.posted())?;
+            counter("imagevol_apiserver_events_dropped", "Events that never get to the API server", posting.dropped())?;
+        }
+        let stale = self.pods.borrow().stale_since.map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let stale = ConstGauge::new(stale);
+        let help = "How long the watch of this node's pods has been broken";
+        let name = "imagevol_apiserver_watch_stale_seconds";
+        stale.encode(encoder.encode_descriptor(name, help, None, stale.metric_type())?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One registry of metrics for the whole daemon.
 
+use prometheus_client::collector::Collector;
 use prometheus_client::registry::Registry;
 
 /// Everything that is counted.
@@ -13,19 +14,21 @@ pub(crate) struct Metrics {
 
 // === impl Metrics ===
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// `cluster` counts what has to do with the API server.
+    pub(crate) fn new(cluster: Option<Box<dyn Collector>>) -> Self {
         let (images, operations) = (imagevol_images::Metrics::default(), imagevol_images::OperationMetrics::default());
         let volumes = imagevol_volumemanager::Metrics::default();
         let mut registry = Registry::default();
         images.register(&mut registry);
         operations.register(&mut registry);
         volumes.register(&mut registry);
+        if let Some(cluster) = cluster {
+            registry.register_collector(cluster);
+        }
         Self { images, operations, volumes, registry }
     }
-}
 
-impl Metrics {
     /// OpenMetrics text.
     pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
