@@ -10,7 +10,7 @@ BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # The whole workspace, with the features that the tests use too: nothing is compiled twice.
 BUILD := cargo build --locked --workspace
 
-.PHONY: all build release demo test bench verify docs install image cluster-tools clean help
+.PHONY: all build release demo test bench bench-pods verify docs install image cluster-tools clean help
 
 all: build
 
@@ -34,6 +34,10 @@ bench: ## Ratios against other tools and what the machine allows, in half an hou
 	hack/install-deps test
 	cargo build --locked --release --package imagevold --package imagevol --package imagevol-test-bench
 	$(if $(filter 0,$(shell id -u)),,sudo) $(TARGET_DIR)/release/imagevol-bench $(BENCH)
+
+bench-pods: ## How soon pods are ready, on the cluster of KUBECONFIG with the driver in it (BENCH="--rounds 3 --mib 512")
+	cargo build --locked --release --package imagevol-test-bench
+	$(TARGET_DIR)/release/imagevol-bench-pods $(BENCH)
 
 verify: ## Formatting, lints, floors, lengths, words, licences, rustdoc
 	hack/verify
