@@ -1,8 +1,15 @@
 //! Callers that do not keep to the protocol.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
 use imagevol_api::csi::node_client::NodeClient;
 use imagevol_api::csi::{NodeGetInfoRequest, NodePublishVolumeRequest};
 use imagevol_base::Supervisor;
+use imagevol_test_support::daemon::{have, skip};
+use imagevol_test_support::kubelet::Driver;
 use rstest::rstest;
 use tokio::sync::watch;
 use tonic::client::Grpc;
@@ -91,4 +98,59 @@ async fn bytes_that_are_no_call(#[case] path: &'static str, #[case] bytes: Vec<u
     assert_eq!(empty.unwrap_err().code(), Code::InvalidArgument);
     assert!(node.volumes.log().is_empty() && supervisor.panics() == 0);
     supervisor.cancel();
+}
+
+/// Connects as nobody, or as who runs this, and tells how many bytes a server says first.
+const CONNECT: &str = r"
+import os, socket, sys
+if sys.argv[2] == 'nobody':
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(sys.argv[1])
+try:
+    peer.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+    print(len(peer.recv(100)))
+except ConnectionError:
+    print(0)
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_gets_in_even_where_the_mode_is_lost() {
+    let test = "nobody_else_gets_in";
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return skip(test, "needs root to be somebody else");
+    }
+    if !have(test, &["python3"]) {
+        return;
+    }
+    let node = Node::new();
+    let supervisor = Supervisor::new("test");
+    let parts = node.parts(watch::channel(true).1);
+    let socket = parts.endpoint.clone();
+    imagevol_csi::start(parts, &supervisor).await.unwrap();
+    for path in socket.ancestors().take_while(|path| path.starts_with(node.root.path())) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let heard = |who: &str| {
+        let output = Command::new("python3").args(["-c", CONNECT]).arg(&socket).arg(who).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().parse::<usize>().unwrap()
+    };
+    assert!(heard("root") > 0);
+    assert_eq!(heard("nobody"), 0);
+    supervisor.cancel();
+}
+
+#[tokio::test]
+async fn who_says_nothing_holds_up_nobody() {
+    let node = Node::new();
+    let supervisor = Supervisor::new("test");
+    let parts = node.parts(watch::channel(true).1);
+    let socket = parts.endpoint.clone();
+    imagevol_csi::start(parts, &supervisor).await.unwrap();
+    let silent: Vec<_> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    Driver::Socket(socket).node_id().await.unwrap();
+    drop(silent);
+    assert!(supervisor.shut_down(Duration::from_secs(30)).await);
 }

@@ -270,7 +270,7 @@ async fn many_calls_share_a_connection() {
     let started = start(&node, true).await;
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", csi_socket(&node).display())).unwrap();
     let channel = endpoint.connect().await.unwrap();
-    let calls = (0..1000).map(|_| {
+    let calls = (0..10_000).map(|_| {
         let mut client = NodeClient::new(channel.clone());
         async move { client.node_publish_volume(NodePublishVolumeRequest::default()).await.unwrap_err().code() }
     });
