@@ -150,6 +150,9 @@ impl Host {
     }
 
     /// Every volume of pods of ours that has a directory. What cannot be looked into is left out, and told in the log.
+    ///
+    /// Sub paths alone make no volume: a kubelet with the same root keeps those of all its volumes in the same place, and unmounting
+    /// one would take it from under a running container. Ours come after their volume's directory, and go before it.
     pub fn find_volumes(&self) -> Result<BTreeSet<Key>> {
         let mut found = BTreeSet::new();
         let Some(root) = self.root()? else { return Ok(found) };
@@ -181,11 +184,17 @@ impl Host {
     }
 
     /// Every mount at a place of a volume or of a sub path. At a kubelet's CSI volumes only mounts of our kind: others are other drivers'.
+    /// Sub paths are those of volumes that [`Self::find_volumes`] finds.
     pub fn mounts(&self) -> Result<Vec<(Key, MountPoint)>> {
         let Some(root) = self.root()? else { return Ok(Vec::new()) };
+        let of_pods = self.find_volumes()?;
         let mounts = self.mounts.list(&root.path.join(PODS))?.into_iter();
         let owned = mounts.filter_map(|mount| Some((place::owner_at(&root.path, &mount.at)?, mount)));
-        Ok(owned.filter(|(key, mount)| key.door == Door::Pod || mount.fs_type == OUR_FS).collect())
+        let is_ours = |(key, mount): &(Key, MountPoint)| match key.door {
+            Door::Pod => of_pods.contains(key),
+            Door::Csi { .. } => mount.fs_type == OUR_FS,
+        };
+        Ok(owned.filter(is_ours).collect())
     }
 
     /// The mounts at a path and beneath, deepest first: a parent with a mount inside would only be detached with it.
@@ -245,17 +254,12 @@ fn open_parent(root: &SafeDir, place: &Place) -> Result<Option<SafeDir>> {
 
 /// The volumes with a directory in the pod's.
 fn volumes_of(root: &SafeDir, pod: &PodUid) -> BTreeSet<Key> {
-    let mut found = BTreeSet::new();
-    for family in Place::families(pod) {
-        match names_at(root, &family) {
-            Ok(names) => {
-                let volumes = names.iter().filter_map(|name| name.parse().ok());
-                found.extend(volumes.map(|volume| Key::of_pod(pod.clone(), volume)));
-            }
-            Err(error) => tracing::error!(%pod, error = error.with_causes(), "cannot look for volumes of a pod"),
-        }
-    }
-    found
+    let names = names_at(root, &Place::of_plugin(pod)).unwrap_or_else(|error| {
+        tracing::error!(%pod, error = error.with_causes(), "cannot look for volumes of a pod");
+        Vec::new()
+    });
+    let volumes = names.iter().filter_map(|name| name.parse().ok());
+    volumes.map(|volume| Key::of_pod(pod.clone(), volume)).collect()
 }
 
 /// The names in the directory at a place; none if it does not exist.

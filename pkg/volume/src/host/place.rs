@@ -55,16 +55,15 @@ impl Place {
         Self::new(pod, &[SUB_PATHS], volume.as_str())
     }
 
-    /// The directories with a child for each volume of ours.
-    pub(super) fn families(pod: &PodUid) -> [Self; 2] {
-        [Self::new(pod, &[VOLUMES], ESCAPED_PLUGIN), Self::new(pod, &[], SUB_PATHS)]
+    /// The directory with a child for each volume of ours.
+    pub(super) fn of_plugin(pod: &PodUid) -> Self {
+        Self::new(pod, &[VOLUMES], ESCAPED_PLUGIN)
     }
 
     /// What is to go when it is empty, in that order.
     pub(super) fn parents_of_volumes(pod: &PodUid) -> [Self; 4] {
-        let [of_plugin, sub_paths] = Self::families(pod);
         let of_pod = Self { parents: vec![PODS.to_owned()], last: pod.to_string(), below_others: false };
-        [sub_paths, of_plugin, Self::new(pod, &[], VOLUMES), of_pod]
+        [Self::new(pod, &[], SUB_PATHS), Self::of_plugin(pod), Self::new(pod, &[], VOLUMES), of_pod]
     }
 
     /// A place beneath.

@@ -162,6 +162,20 @@ fn what_others_mounted_is_never_unmounted() {
     assert_eq!(node.host.find_volumes().unwrap().len(), 3);
 }
 
+/// A kubelet binds each sub path of whatever volume below `volume-subpaths`; those of a CSI volume of ours are of our file system.
+#[test]
+fn sub_paths_of_a_kubelet_are_not_ours() {
+    let Some(node) = Node::new("sub_paths_of_a_kubelet_are_not_ours") else { return };
+    tmpfs(&node.path(&sub("config", 0)));
+    node.attach(None, &sub("data", 0));
+    node.attach(None, &whole("v"));
+    node.attach(None, &sub("v", 0));
+    assert_eq!(node.host.find_volumes().unwrap(), [key("v")].into());
+    assert_eq!(node.host.mounted_volumes().unwrap(), [key("v")].into());
+    let listed = node.host.mounts().unwrap();
+    assert_eq!(listed.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [key("v"), key("v")]);
+}
+
 #[test]
 fn the_removal_of_directories_never_crosses_a_mount() {
     let Some(node) = Node::new("the_removal_of_directories_never_crosses_a_mount") else { return };
