@@ -8,7 +8,7 @@ use super::{ImagePullCredentialsVerificationPolicy, ImagevolConfiguration, Limit
 use crate::core::field::{FieldError, Path};
 use crate::core::validation::dns_subdomain;
 use crate::duration::Duration;
-use crate::oci::Reference;
+use crate::oci::{Platform, Reference};
 
 /// Longest path of a unix socket, with its final NUL (unix(7), `sun_path`).
 const SOCKET_PATH_MAX: usize = 108;
@@ -164,7 +164,7 @@ fn registries(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
     let bad = hosts.filter(|(_, host)| !is_registry(host));
     let mut errors: Vec<_> =
         bad.map(|(index, host)| field.index(index).invalid(host.as_str(), "must be a host or host:port")).collect();
-    if let Some(platform) = configuration.platform.as_deref().filter(|platform| !is_platform(platform)) {
+    if let Some(platform) = configuration.platform.as_deref().filter(|platform| platform.parse::<Platform>().is_err()) {
         let message = "must be os/architecture or os/architecture/variant, in lower case";
         errors.push(Path::new("platform").invalid(platform, message));
     }
@@ -189,10 +189,4 @@ fn limits(limits: &Limits) -> Vec<FieldError> {
 fn is_registry(host: &str) -> bool {
     Reference::parse(&format!("{host}/x/y"))
         .is_ok_and(|reference| reference.domain() == host && reference.path() == "x/y")
-}
-
-fn is_platform(platform: &str) -> bool {
-    let part =
-        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    matches!(platform.split('/').count(), 2 | 3) && platform.split('/').all(part)
 }

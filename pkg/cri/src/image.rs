@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use imagevol_api::oci::Digest;
+use imagevol_api::oci::{Digest, Platform};
 
 /// Identity of an image in its service. The embedded service uses the manifest's digest, never the config's: all artifacts
 /// with the empty config share one config digest.
@@ -19,6 +19,8 @@ pub struct ImageSpec {
     pub user_specified_image: String,
     /// The pod's annotations, for services that look at them.
     pub annotations: BTreeMap<String, String>,
+    /// For which platform, if not for the service's own. CRI has no such field.
+    pub platform: Option<Platform>,
 }
 
 /// An image that is present.

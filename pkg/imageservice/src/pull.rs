@@ -8,8 +8,8 @@ use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, Reference};
 use imagevol_cri::progress::Blob;
 use imagevol_cri::{Holder, ImageServiceError, Progress, Result};
-use imagevol_registry::{Manifest, ManifestKind, Resolved};
-use imagevol_store::{ContentKey, Form, ImageKind, ImageRecord, LayerRecord, Store, Stored};
+use imagevol_registry::{Manifest, ManifestKind, Platform, Resolved};
+use imagevol_store::{ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerRecord, Store, Stored};
 
 use crate::EmbeddedImageService;
 use crate::config::Config;
@@ -30,10 +30,19 @@ struct Layer {
     stored: Arc<Stored>,
 }
 
+/// What a registry is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) reference: &'a Reference,
+    /// If it is another than the service's own.
+    pub(crate) platform: Option<&'a Platform>,
+    pub(crate) credential: &'a Credential,
+}
+
 /// What binds a holder to an image.
 #[derive(Clone)]
 struct Wanted {
-    names: Vec<Reference>,
+    names: Vec<ImageName>,
     holder: Holder,
 }
 
@@ -41,16 +50,16 @@ impl EmbeddedImageService {
     /// The registry is asked with this credential, whatever is here: that is the proof of the right to the image.
     pub(crate) async fn pull_image(
         &self,
-        reference: &Reference,
-        credential: &Credential,
+        asked: Asked<'_>,
         holder: &Holder,
         progress: &Progress,
     ) -> Result<ImageRecord> {
+        let Asked { reference, platform, credential } = asked;
         let _shown = self.pulls.show(reference.to_string(), progress.clone());
-        let resolved = self.registry.resolve(reference, &self.platform, credential).await;
+        let resolved = self.registry.resolve(reference, platform.unwrap_or(&self.platform), credential).await;
         let resolved = Arc::new(resolved.map_err(|error| of_registry(&error))?);
         check_sizes(&resolved.manifest, self.limits)?;
-        let wanted = Wanted { names: names(reference, &resolved), holder: holder.clone() };
+        let wanted = Wanted { names: names(reference, &resolved, platform), holder: holder.clone() };
         if let Some(image) = self.commit_present(&resolved.manifest_digest, &wanted).await? {
             return Ok(image);
         }
@@ -172,15 +181,19 @@ fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
     if total > limits.max_image_bytes { too_large("image", total, limits.max_image_bytes) } else { Ok(()) }
 }
 
-/// What will lead to the image: the tag that was asked for, and the digests that it stood for.
-fn names(reference: &Reference, resolved: &Resolved) -> Vec<Reference> {
-    let mut names = vec![reference.at_digest(&resolved.manifest_digest), reference.at_digest(&resolved.root_digest)];
+/// What will lead to the image: the tag that was asked for, and the digests that it stood for. Tag and index stand for an image on
+/// each platform, the manifest's digest for one alone.
+fn names(reference: &Reference, resolved: &Resolved, platform: Option<&Platform>) -> Vec<ImageName> {
+    let name = |reference: &Reference| match platform {
+        Some(platform) => ImageName::on(reference, &platform.to_string()),
+        None => ImageName::new(reference),
+    };
     // With a digest, the digest decides and the tag was not asked.
-    if reference.digest().is_none() {
-        names.insert(0, reference.clone());
-    }
-    names.dedup();
-    names
+    let tag = reference.digest().is_none().then(|| name(reference));
+    let own = ImageName::new(&reference.at_digest(&resolved.manifest_digest));
+    let is_index = resolved.root_digest != resolved.manifest_digest;
+    let index = is_index.then(|| name(&reference.at_digest(&resolved.root_digest)));
+    tag.into_iter().chain([own]).chain(index).collect()
 }
 
 fn record(resolved: &Resolved, layers: &[Layer]) -> ImageRecord {

@@ -22,6 +22,7 @@ use crate::config::{Config, ConfigKey};
 use crate::error::chain;
 use crate::fetch::{FetchError, FetchKey};
 use crate::per_key::PerKey;
+use crate::pull::Asked;
 use crate::pulls::{Pulls, RunningPull};
 use crate::staging::Staging;
 
@@ -175,6 +176,11 @@ impl EmbeddedImageService {
         tokio::task::spawn_blocking(call).await.map_err(|error| crate::error::of_task(&error))?
     }
 
+    /// The platform that is asked for, if it is another than this service's own.
+    fn other_platform(&self, image: &ImageSpec) -> Option<Platform> {
+        image.platform.as_ref().map(Platform::from).filter(|platform| *platform != self.platform)
+    }
+
     async fn as_image(&self, record: ImageRecord) -> Result<Image> {
         let digest = record.manifest.clone();
         let names = self.blocking(move |store| store.names_of(&digest)).await?;
@@ -202,7 +208,14 @@ impl ImageService for EmbeddedImageService {
     }
 
     async fn status(&self, image: &ImageSpec) -> Result<Option<Image>> {
-        match self.find_image(&image.image).await? {
+        let found = match self.other_platform(image) {
+            None => self.find_image(&image.image).await?,
+            Some(platform) => {
+                let (name, platform) = (image.image.clone(), platform.to_string());
+                self.blocking(move |store| store.resolve_on(&name, &platform)).await?
+            }
+        };
+        match found {
             Some(record) => self.as_image(record).await.map(Some),
             None => Ok(None),
         }
@@ -217,7 +230,9 @@ impl ImageService for EmbeddedImageService {
     ) -> Result<ImageId> {
         let reference = Reference::parse(&image.image)
             .map_err(|error| ImageServiceError::Invalid { message: error.to_string() })?;
-        let record = self.pull_image(&reference.with_default_tag(), credential, holder, progress).await?;
+        let (reference, platform) = (reference.with_default_tag(), self.other_platform(image));
+        let asked = Asked { reference: &reference, platform: platform.as_ref(), credential };
+        let record = self.pull_image(asked, holder, progress).await?;
         Ok(ImageId::new(record.manifest))
     }
 

@@ -77,6 +77,13 @@ impl From<RawPlatform> for Platform {
     }
 }
 
+impl From<&imagevol_api::oci::Platform> for Platform {
+    fn from(platform: &imagevol_api::oci::Platform) -> Self {
+        let (os, architecture, variant) = platform.parts();
+        Self::new(os, architecture, variant)
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [&self.os, &self.architecture, &self.variant].map(|part| shown(part, &[]));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use imagevol_api::oci::{Digest, Reference as ImageReference};
+use imagevol_api::oci::Digest;
 use imagevol_base::Holder;
 use imagevol_erofs::{Tree, WriteError};
 use imagevol_layer::artifact::{self, Title};
@@ -13,7 +13,7 @@ use crate::content::ContentKey;
 use crate::durable;
 use crate::hash::hash_file;
 use crate::image::Devices;
-use crate::references::Reference;
+use crate::references::{ImageName, Reference};
 use crate::rows::{CONTENT, IMAGES, REFERENCES, Write};
 use crate::store::{Store, now};
 use crate::{Content, ImageKind, ImageRecord, LayerRecord, Result, StoreError};
@@ -27,7 +27,7 @@ struct Built {
 /// What leads to an image that is committed.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
-    names: &'a [ImageReference],
+    names: &'a [ImageName],
     holder: &'a Holder,
 }
 
@@ -37,8 +37,8 @@ impl Store {
     /// Writes the image's EROFS file, its row, its names, and binds the holder: all visible at once. An image that is here is kept
     /// as it is and gets the names.
     ///
-    /// The caller holds leases on all content. `names` are normalized references.
-    pub fn commit_image(&self, image: ImageRecord, names: &[ImageReference], holder: &Holder) -> Result<ImageRecord> {
+    /// The caller holds leases on all content.
+    pub fn commit_image(&self, image: ImageRecord, names: &[ImageName], holder: &Holder) -> Result<ImageRecord> {
         if let Some(known) = self.commit_present(&image.manifest, names, holder)? {
             return Ok(known);
         }
@@ -50,7 +50,7 @@ impl Store {
     pub fn commit_present(
         &self,
         manifest: &Digest,
-        names: &[ImageReference],
+        names: &[ImageName],
         holder: &Holder,
     ) -> Result<Option<ImageRecord>> {
         // Held while rows are written: an image that is being removed keeps neither its row nor its file.
@@ -169,7 +169,7 @@ fn write_rows(write: Write<'_>, image: ImageRecord, wanted: Wanted<'_>) -> Resul
     let image = ImageRecord { pulled_at: now(), ..image };
     write.put_image(&image)?;
     for name in wanted.names {
-        write.put_name(&name.to_string(), &image.manifest)?;
+        write.put_name(name.as_str(), &image.manifest)?;
     }
     let key = wanted.holder.to_string();
     // A holder that has given its row up meanwhile gets none back: nobody would take it away again.

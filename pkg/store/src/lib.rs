@@ -51,5 +51,5 @@ pub use fsck::Report;
 pub use image::{ImageFiles, ImageKind, ImageRecord, LayerRecord};
 pub use inflate::Compression;
 pub use ingest::{Form, Ingest, Stored};
-pub use references::Reference;
+pub use references::{ImageName, Reference};
 pub use store::{Limits, Store};

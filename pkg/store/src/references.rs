@@ -21,6 +21,30 @@ pub struct Reference {
     pub since: i64,
 }
 
+/// What leads to an image: a normalized reference, and where that stands for several images, for which platform.
+///
+/// A name without a platform is of the node's own. The key of its row: no reference has a space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName(String);
+
+// === impl ImageName ===
+
+impl ImageName {
+    /// The name of the image that `reference` stands for on the node's own platform, or on any.
+    pub fn new(reference: &ImageReference) -> Self {
+        Self(reference.to_string())
+    }
+
+    /// The name of the image that it stands for on another platform.
+    pub fn on(reference: &ImageReference, platform: &str) -> Self {
+        Self(on(&reference.to_string(), platform))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 // === impl Reference ===
 
 impl Reference {
@@ -94,6 +118,26 @@ impl Store {
         })
     }
 
+    /// The same on another platform than the node's own. A digest may be the image's own; of a name without a platform, nothing else
+    /// is taken.
+    pub fn resolve_on(&self, name: &str, platform: &str) -> Result<Option<ImageRecord>> {
+        if name.parse::<Digest>().is_ok() {
+            return self.resolve(name);
+        }
+        self.rows().read(|snapshot| {
+            for name in candidates(name) {
+                let known = snapshot.get::<Digest>(NAMES, &on(&name, platform))?;
+                let own =
+                    || snapshot.get::<Digest>(NAMES, &name).map(|known| known.filter(|digest| is_of(&name, digest)));
+                let Some(digest) = known.map_or_else(own, |digest| Ok(Some(digest)))? else { continue };
+                if let Some(image) = snapshot.get(IMAGES, &digest.to_string())? {
+                    return Ok(Some(image));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// Who keeps an image: the rows' keys.
     pub fn holders_of(&self, image: &ImageRecord) -> Result<Vec<Holder>> {
         let names = self.names_of(&image.manifest)?;
@@ -115,6 +159,15 @@ pub(crate) fn candidates(name: &str) -> Vec<String> {
         candidates.extend(ImageReference::parse(name).ok().map(normalized).filter(|other| other != name));
     }
     candidates
+}
+
+fn on(name: &str, platform: &str) -> String {
+    format!("{name} {platform}")
+}
+
+/// Whether a name is an image's by its own digest, and not by that of an index.
+fn is_of(name: &str, image: &Digest) -> bool {
+    name.split_once('@').is_some_and(|(_, digest)| digest == image.to_string())
 }
 
 fn normalized(reference: ImageReference) -> String {

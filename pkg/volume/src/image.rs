@@ -153,6 +153,7 @@ where
             pod: &self.pod,
             holder: self.key.holder(),
             reference: &self.reference,
+            platform: None,
             policy: self.policy,
             about: &about,
             claims: &self.claims,

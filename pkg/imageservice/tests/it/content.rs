@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 
+use imagevol_api::auth::Credential;
 use imagevol_cri::{ImageReferences as _, ImageService as _, ImageServiceError, ImageSpec, Progress};
 use imagevol_store::Limits;
 use imagevol_test_support::image::{Blob, ImageBuilder, Index, LayerBuilder, OCI_CONFIG};
@@ -209,6 +210,60 @@ async fn names_lead_to_the_image_of_an_index() {
     assert_eq!(node.pull(&tagged, &volume("b")).await.unwrap(), id);
     let image = node.service.list().await.unwrap().remove(0);
     assert_eq!(image.repo_tags, [reference]);
+}
+
+/// Of one tag and one index, there is an image for each platform, and each is found as what it was asked for.
+#[tokio::test]
+async fn a_name_leads_to_an_image_for_each_platform() {
+    let (node, registry) = (Node::new(), FakeRegistry::start().await);
+    let image = |platform: &str| {
+        let layer = LayerBuilder::new().file("platform", platform).gzip();
+        ImageBuilder::new().platform("linux", platform, None).layer(layer).build()
+    };
+    let (amd64, arm64) = (image("amd64"), image("arm64"));
+    let index = Index::new([arm64.clone(), amd64.clone()]);
+    let tag = registry.push_index("team/data", "v1", &index);
+    let spec = |name: &str, platform: Option<&str>| {
+        let platform = platform.map(|platform| platform.parse().unwrap());
+        ImageSpec { image: name.to_owned(), platform, ..ImageSpec::default() }
+    };
+    let found = async |name: &str, platform| {
+        let found = node.service.status(&spec(name, platform)).await.unwrap();
+        found.map(|image| image.id.digest().clone())
+    };
+    let pull = async |pod: &str, name: &str, platform| {
+        let (holder, progress) = (volume(pod), Progress::default());
+        node.service.hold(&holder, name).await.unwrap();
+        let pulled = node.service.pull(&spec(name, platform), &Credential::Anonymous, &holder, &progress).await;
+        pulled.map(|id| id.digest().clone())
+    };
+    let (arm, own) = (Some("linux/arm64"), Some("linux/amd64"));
+    let [of_index, of_arm64] = [&index.digest, &arm64.digest].map(|digest| registry.reference_at("team/data", digest));
+    assert_eq!(pull("a", &tag, arm).await.unwrap(), arm64.digest);
+    for name in [&tag, &of_index] {
+        assert_eq!(found(name, None).await, None, "{name} is not here for the platform of the node");
+        assert_eq!(found(name, own).await, None);
+        assert_eq!(found(name, Some("linux/s390x")).await, None);
+        assert_eq!(found(name, arm).await.as_ref(), Some(&arm64.digest), "{name}");
+    }
+    assert_eq!(pull("b", &tag, None).await.unwrap(), amd64.digest);
+    for name in [&tag, &of_index] {
+        assert_eq!(found(name, None).await.as_ref(), Some(&amd64.digest), "{name}");
+        assert_eq!(found(name, own).await.as_ref(), Some(&amd64.digest), "its own platform is no other");
+        assert_eq!(found(name, Some("linux/aarch64")).await.as_ref(), Some(&arm64.digest), "by another word for it");
+    }
+    for platform in [None, arm] {
+        assert_eq!(found(&of_arm64, platform).await.as_ref(), Some(&arm64.digest), "a manifest is one image");
+        assert_eq!(found(&arm64.digest.to_string(), platform).await.as_ref(), Some(&arm64.digest));
+    }
+    assert!(pull("c", &tag, Some("linux/s390x")).await.is_err());
+    let tags: Vec<_> = node.service.list().await.unwrap().into_iter().flat_map(|image| image.repo_tags).collect();
+    let extra_tag = format!("{tag} linux/arm64");
+    assert!(tags.len() == 2 && tags.contains(&tag) && tags.contains(&extra_tag), "{tags:?}");
+    node.service.release(&volume("a")).await.unwrap();
+    node.service.remove_image(&extra_tag).await.unwrap();
+    assert_eq!((found(&tag, arm).await, found(&tag, None).await), (None, Some(amd64.digest)));
+    node.assert_sound();
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use imagevol_api::names::PodUid;
+use imagevol_api::oci::Platform;
 use imagevol_base::{Holder, KeyedBackoff};
 use tokio::time::Instant;
 
@@ -24,6 +25,7 @@ pub struct BackoffLimits {
 pub(crate) struct PullKey {
     owner: Owner,
     image: String,
+    platform: Option<Platform>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,13 +63,13 @@ impl Default for BackoffLimits {
 // === impl PullKey ===
 
 impl PullKey {
-    pub(crate) fn new(holder: &Holder, image: &str) -> Self {
+    pub(crate) fn new(holder: &Holder, image: &str, platform: Option<&Platform>) -> Self {
         let owner = match holder {
             Holder::Volume { pod, .. } => Owner::Pod(pod.clone()),
             Holder::Csi(target) => Owner::Pod(target.pod.clone()),
             Holder::Command { id } => Owner::Command(*id),
         };
-        Self { owner, image: image.to_owned() }
+        Self { owner, image: image.to_owned(), platform: platform.cloned() }
     }
 }
 
@@ -129,7 +131,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn key(pod: &str, volume: &str, image: &str) -> PullKey {
-        PullKey::new(&Holder::Volume { pod: pod.parse().unwrap(), volume: volume.parse().unwrap() }, image)
+        PullKey::new(&Holder::Volume { pod: pod.parse().unwrap(), volume: volume.parse().unwrap() }, image, None)
     }
 
     fn error() -> PullError {

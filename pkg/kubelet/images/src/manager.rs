@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use imagevol_api::corev1::{ObjectReference, Pod};
 use imagevol_api::names::PodUid;
+use imagevol_api::oci::Platform;
 use imagevol_base::{EventKind, EventRecorder, Holder};
 use imagevol_cri::{ImageId, ImageReferences, ImageService, ImageServiceError, Progress};
 use tokio::time::Instant;
@@ -73,6 +74,8 @@ pub struct EnsureImage<'a> {
     pub holder: Holder,
     /// The image as the pod's author wrote it.
     pub reference: &'a str,
+    /// For which platform, if not for the node's own.
+    pub platform: Option<&'a Platform>,
     /// When the registry is asked.
     pub policy: PullPolicy,
     /// What the events are about.

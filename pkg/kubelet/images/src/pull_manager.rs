@@ -263,10 +263,13 @@ impl Shared {
     fn recover(&self, images: &[Image], earlier: EarlierPulls) -> Result<(), RecordError> {
         let left_over: Vec<_> = self.intents().iter().filter(|(_, p)| p.running == 0).map(|(i, _)| i.clone()).collect();
         for intent in left_over {
-            match images.iter().find(|image| is_named(image, &intent)) {
-                Some(image) => self.record_unknown(&image.id.to_string())?,
-                None if earlier == EarlierPulls::MayGoOn || self.may_have_brought(&intent, images) => continue,
-                None => {}
+            let brought: Vec<_> = images.iter().filter(|image| is_named(image, &intent)).collect();
+            for image in &brought {
+                self.record_unknown(&image.id.to_string())?;
+            }
+            let may_stand = earlier == EarlierPulls::MayGoOn || self.may_have_brought(&intent, images);
+            if brought.is_empty() && may_stand {
+                continue;
             }
             // Killed here: record and intent, as after a pull; or an intent of nothing, which the next start takes back.
             self.records.delete_intent(&intent)?;
@@ -280,7 +283,7 @@ impl Shared {
     /// taken away from it since, it would be known by its digest alone, and count as preloaded.
     fn may_have_brought(&self, intent: &str, images: &[Image]) -> bool {
         let Ok(wanted) = Reference::parse(intent) else { return false };
-        let is_of = |name: &String| Reference::parse(name).is_ok_and(|name| name.repository() == wanted.repository());
+        let is_of = |name: &String| parse(name).is_some_and(|name| name.repository() == wanted.repository());
         let mut of_repository =
             images.iter().filter(|image| image.repo_tags.iter().chain(&image.repo_digests).any(is_of));
         of_repository.any(|image| matches!(self.records.pulled(&image.id.to_string()), Stored::Absent))
@@ -336,7 +339,12 @@ fn is_named(image: &Image, intent: &str) -> bool {
 }
 
 fn has(names: &[String], wanted: &Reference) -> bool {
-    names.iter().any(|name| Reference::parse(name).as_ref() == Ok(wanted))
+    names.iter().any(|name| parse(name).as_ref() == Some(wanted))
+}
+
+/// The reference in an image's name. A platform may follow: of one tag, there may be an image for each.
+fn parse(name: &str) -> Option<Reference> {
+    Reference::parse(name.split(' ').next().unwrap_or(name)).ok()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::process::Command;
 use imagevol_api::oci::{Algorithm, Digest, Reference};
 use imagevol_base::{Digester, Holder};
 use imagevol_store::{
-    Compression, ContentKey, Form, ImageKind, ImageRecord, LayerRecord, Limits, Report, Result, Store, StoreError,
-    Stored,
+    Compression, ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerRecord, Limits, Report, Result, Store,
+    StoreError, Stored,
 };
 use tempfile::TempDir;
 
@@ -301,7 +301,8 @@ impl Held for Store {
     fn commit_held(&self, image: ImageRecord, names: &[Reference], holder: &Holder) -> Result<ImageRecord, StoreError> {
         let wanted = names.first().map_or_else(|| image.manifest.to_string(), ToString::to_string);
         let made = hold_once(self, holder, &wanted)?;
-        let committed = self.commit_image(image, names, holder);
+        let names: Vec<_> = names.iter().map(ImageName::new).collect();
+        let committed = self.commit_image(image, &names, holder);
         if made && committed.is_err() {
             self.release(holder)?;
         }

@@ -301,7 +301,7 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
     }
 
     fn key(&self) -> PullKey {
-        PullKey::new(&self.request.holder, &self.named.written)
+        PullKey::new(&self.request.holder, &self.named.written, self.request.platform)
     }
 
     fn image(&self) -> String {

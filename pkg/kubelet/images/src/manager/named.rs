@@ -29,7 +29,8 @@ impl Named {
         let bare = reference.tag().is_none() && reference.digest().is_none();
         let image = if bare { format!("{written}:{DEFAULT_TAG}") } else { written.clone() };
         let annotations = request.pod.metadata.annotations.clone().unwrap_or_default();
-        let spec = ImageSpec { image, user_specified_image: written.clone(), annotations };
+        let platform = request.platform.cloned();
+        let spec = ImageSpec { image, user_specified_image: written.clone(), annotations, platform };
         Ok(Self { written, reference: reference.with_default_tag(), spec })
     }
 }

@@ -30,6 +30,8 @@ struct World {
     secrets: Arc<Secrets>,
     /// What doors show for pods, by UID.
     claims: Mutex<HashMap<String, Claims>>,
+    /// What they want it for.
+    platform: Mutex<Option<Platform>>,
     metrics: Metrics,
     dir: tempfile::TempDir,
     manager: ImageManager<FakeImageService>,
@@ -92,7 +94,7 @@ impl World {
             backoff: settings.backoff,
             metrics: metrics.clone(),
         });
-        Self { service, events, secrets, claims: Mutex::default(), metrics, dir, manager }
+        Self { service, events, secrets, claims: Mutex::default(), platform: Mutex::default(), metrics, dir, manager }
     }
 
     /// Gives pods of this UID a secret in namespace `namespace` with one user for `localhost:5000`.
@@ -130,11 +132,13 @@ impl World {
             ..ObjectMeta::default()
         };
         let about = Arc::new(Pod { metadata, ..Pod::default() });
+        let platform = self.platform.lock().unwrap().clone();
         let claims = self.claims.lock().unwrap().get(pod).cloned().unwrap_or_default();
         let request = EnsureImage {
             pod: &about,
             holder: holder(pod, volume),
             reference: image,
+            platform: platform.as_ref(),
             policy,
             about: &pod_ref(&about),
             claims: &claims,

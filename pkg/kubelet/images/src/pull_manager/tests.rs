@@ -183,6 +183,21 @@ async fn a_start_settles_left_over_intents(
     }
 }
 
+/// A pull for another platform is told of by the same intent.
+#[tokio::test]
+async fn a_start_settles_the_images_of_all_platforms() {
+    let (node, [own, other]) = (Node::new(), ["a", "b"].map(id));
+    let mut left = node.intent().await;
+    left.begin();
+    drop(left);
+    let node = node.restarted();
+    let named = format!("{IMAGE} linux/arm64");
+    let images = vec![image(&own, &[IMAGE], &[]), image(&other, &[&named], &[])];
+    node.manager.recover(images, EarlierPulls::Ended).await.unwrap();
+    assert!(node.record(&own).is_some() && node.record(&other).is_some());
+    assert!(!node.has_intent());
+}
+
 /// An image service that ended with the daemon brings nothing more. But what it brought may have lost its name since.
 #[rstest]
 #[case::nothing_here(EarlierPulls::Ended, &[], true)]

@@ -193,3 +193,17 @@ async fn requests_are_counted_by_what_was_found_out() {
     assert_eq!(checks, [r#"{result="credentialRecordFound"} 1"#]);
     assert_eq!(world.metric("kubelet_imagemanager_ondisk_pulledrecords"), [" 1"]);
 }
+
+/// A pull for another platform is another pull: it is asked for, and what failed for one platform is not held against the other.
+#[tokio::test(start_paused = true)]
+async fn a_platform_is_asked_for_and_backed_off_by_itself() {
+    let world = World::new();
+    world.service.fail_pull(unavailable("away"));
+    world.service.offer(IMAGE, "content", 1);
+    assert_eq!(world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap_err().reason(), "ErrImagePull");
+    assert_eq!(world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap_err().reason(), "ImagePullBackOff");
+    *world.platform.lock().unwrap() = Some("linux/arm64".parse().unwrap());
+    world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap();
+    let platforms: Vec<_> = world.service.pulled_specs().into_iter().map(|spec| spec.platform).collect();
+    assert_eq!(platforms.last().unwrap().as_ref().unwrap().as_str(), "linux/arm64");
+}
