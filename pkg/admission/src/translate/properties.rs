@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{ORIGINAL_VOLUMES, Request, Scope, TranslateError, Verb, translate};
+use super::{ORIGINAL_VOLUMES, Request, Scope, TRANSLATE, TranslateError, Verb, translate};
 use crate::test_support::{KINDS, apply, kind, pod_of, pod_of_mut, wrap};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -115,7 +115,79 @@ fn normal(name: &str, object: &Value) -> Value {
     object
 }
 
+/// JSON of no sense, with the words that mean something here in places where they mean nothing.
+fn nonsense() -> impl Strategy<Value = Value> {
+    let words = proptest::sample::select(
+        &[
+            "metadata",
+            "annotations",
+            "spec",
+            "template",
+            "jobTemplate",
+            "volumes",
+            "name",
+            "image",
+            "reference",
+            "pullPolicy",
+            "csi",
+            "driver",
+            "csi.imagevol.dev",
+            "containers",
+            "volumeMounts",
+            "readOnly",
+            "imagePullSecrets",
+            TRANSLATE,
+            ORIGINAL_VOLUMES,
+            "v",
+        ][..],
+    );
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        words.clone().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(8, 64, 5, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::btree_map(words.clone().prop_map(str::to_owned), inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// Nonsense somewhere in an object that makes sense.
+fn damaged() -> impl Strategy<Value = (&'static str, Value)> {
+    (object(), nonsense(), any::<proptest::sample::Index>()).prop_map(|((name, mut object), nonsense, index)| {
+        let places = pointers(&object, "");
+        let place = index.get(&places).clone();
+        *object.pointer_mut(&place).unwrap() = nonsense;
+        (name, object)
+    })
+}
+
+fn pointers(value: &Value, at: &str) -> Vec<String> {
+    let escaped = |key: &str| key.replace('~', "~0").replace('/', "~1");
+    let below: Vec<_> = match value {
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(key, value)| pointers(value, &format!("{at}/{}", escaped(key)))).collect()
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(i, item)| pointers(item, &format!("{at}/{i}"))).collect()
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+    };
+    std::iter::once(at.to_owned()).chain(below).collect()
+}
+
 proptest! {
+    /// Nothing that anybody sends is a panic, and every patch can be applied.
+    #[test]
+    fn nonsense_is_an_answer_too((name, object) in damaged(), old in proptest::option::of(damaged())) {
+        let Ok(stored) = translated(name, &object, old.as_ref().map(|(_, object)| object)) else { return Ok(()) };
+        prop_assert_eq!(translated(name, &stored, Some(&stored)).unwrap(), stored);
+    }
+
     #[test]
     fn reverting_from_the_annotation_gives_the_original((name, object) in object()) {
         let Ok(stored) = translated(name, &object, None) else { return Ok(()) };
