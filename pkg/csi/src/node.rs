@@ -171,6 +171,5 @@ fn without(capability: &str) -> Status {
 
 /// The answer, for the node's log: the kubelet writes it into an event, too.
 fn note(target: &Target, what: &'static str, status: &Status) {
-    let (code, message) = (status.code().description(), status.message());
-    tracing::warn!(pod = %target.pod, volume = %target.volume, code, message, "{what}");
+    tracing::warn!(pod = %target.pod, volume = %target.volume, code = ?status.code(), message = status.message(), "{what}");
 }

@@ -5,6 +5,10 @@ use tonic::{Code, Status};
 
 use crate::attributes::AttributeError;
 
+/// As `lsetxattr: read-only file system`, and the container does not start.
+const WHY_READ_ONLY: &str = "the mount is read-only, and without it the kubelet has the container runtime relabel its files on nodes \
+                             with SELinux, which fails";
+
 /// What is wrong with a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -22,11 +26,8 @@ pub(crate) enum Refusal {
     MountFlags,
     #[error("the group of an image's files cannot be chosen: an image is mounted as it is")]
     MountGroup,
-    #[error(
-        "readOnly: true is required in the volume's csi section: the mount is read-only, and without it the kubelet has the container \
-         runtime relabel its files on nodes with SELinux, which fails"
-    )]
-    NotReadOnly,
+    #[error("readOnly: true is required in {0}: {WHY_READ_ONLY}")]
+    NotReadOnly(&'static str),
     #[error("the kubelet does not say which pod the volume is for: the CSIDriver object needs podInfoOnMount: true")]
     NoPodInfo,
     #[error("the target path is in the directory of another pod")]
@@ -56,7 +57,7 @@ impl Refusal {
             | Self::FsType
             | Self::MountFlags
             | Self::MountGroup
-            | Self::NotReadOnly
+            | Self::NotReadOnly(_)
             | Self::OtherPod
             | Self::NoPullSecret
             | Self::Tokens => Code::InvalidArgument,

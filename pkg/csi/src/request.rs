@@ -44,8 +44,8 @@ impl Publication {
         capability(call.volume_capability.as_ref())?;
         let target = Target::parse(root_dir, Path::new(&call.target_path))?;
         let mut context = call.volume_context;
-        if told(&context, "ephemeral").is_some() && !call.readonly {
-            return Err(Refusal::NotReadOnly);
+        if let Some(place) = place_of_read_only(&context).filter(|_| !call.readonly) {
+            return Err(Refusal::NotReadOnly(place));
         }
         let pod = PodInfo::read(&context)?;
         if pod.uid != target.pod.as_str() {
@@ -98,6 +98,15 @@ pub(crate) fn required(field: &'static str, value: &str) -> Result<(), Refusal> 
 /// What the kubelet says besides the attributes of the volume; those cannot overrule it (csi_mounter.go, `SetUpAt`).
 fn told<'a>(context: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
     context.get(&format!("{KUBELET_PREFIX}{key}")).map(String::as_str)
+}
+
+/// Where a pod's author writes `readOnly`; `None` if no kubelet calls. Of a persistent volume's own `csi.readOnly` a kubelet says nothing
+/// (csi_util.go, `getReadOnlyFromSpec`).
+fn place_of_read_only(context: &BTreeMap<String, String>) -> Option<&'static str> {
+    match told(context, "ephemeral")? {
+        "true" => Some("the volume's csi section"),
+        _ => Some("the pod's persistentVolumeClaim section"),
+    }
 }
 
 /// Any access mode will do: whatever it says, the mount is read-only.

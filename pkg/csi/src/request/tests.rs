@@ -167,11 +167,14 @@ fn refuses_a_target_elsewhere(#[case] path: &str) {
 
 #[test]
 fn says_why_read_only_is_required() {
-    for ephemeral in ["true", "false"] {
+    for (ephemeral, place) in
+        [("true", "the volume's csi section"), ("false", "the pod's persistentVolumeClaim section")]
+    {
         let call = with_context(&[("csi.storage.k8s.io/ephemeral", ephemeral)]);
         let (code, message) = refused(NodePublishVolumeRequest { readonly: false, ..call });
-        assert_eq!(code, Code::InvalidArgument);
-        assert!(message.starts_with("readOnly: true is required") && message.contains("SELinux"), "{message}");
+        let why = "the mount is read-only, and without it the kubelet has the container runtime relabel its files on nodes with \
+                   SELinux, which fails";
+        assert_eq!((code, message), (Code::InvalidArgument, format!("readOnly: true is required in {place}: {why}")));
     }
 }
 
