@@ -1,6 +1,6 @@
 //! What a pod shows beside its own `imagePullSecrets`, by way of the door through which it asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -53,6 +53,23 @@ struct KubernetesClaims {
 struct AccountClaims {
     name: String,
     uid: String,
+}
+
+/// How much is shown, not what: a request that shows more than one that failed need not wait for it. A door may ask for an image
+/// before it is handed secrets and tokens. New content alone is no new request: tokens are new each time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct ClaimsShape {
+    secrets: usize,
+    audiences: BTreeSet<String>,
+}
+
+// === impl Claims ===
+
+impl Claims {
+    pub(crate) fn shape(&self) -> ClaimsShape {
+        let tokens = self.service_account.iter().flat_map(|account| account.tokens.keys());
+        ClaimsShape { secrets: self.secrets.len(), audiences: tokens.cloned().collect() }
+    }
 }
 
 // === impl ServiceAccountClaim ===

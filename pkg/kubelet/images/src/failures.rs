@@ -9,7 +9,9 @@ use imagevol_api::oci::Platform;
 use imagevol_base::{Holder, KeyedBackoff};
 use tokio::time::Instant;
 
+use crate::claims::ClaimsShape;
 use crate::error::PullError;
+use crate::manager::EnsureImage;
 
 /// Delays between pulls of one image for one pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +22,14 @@ pub struct BackoffLimits {
     pub cap: Duration,
 }
 
-/// What a failure counts for: the kubelet's `<pod UID>_<image as written>`. The volumes of a pod share it.
+/// What a failure counts for: the kubelet's `<pod UID>_<image as written>`, and what the kubelet does not know: the platform, and
+/// how much a door showed. The volumes of a pod share it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PullKey {
     owner: Owner,
     image: String,
     platform: Option<Platform>,
+    claims: ClaimsShape,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,13 +67,14 @@ impl Default for BackoffLimits {
 // === impl PullKey ===
 
 impl PullKey {
-    pub(crate) fn new(holder: &Holder, image: &str, platform: Option<&Platform>) -> Self {
-        let owner = match holder {
+    pub(crate) fn new(request: &EnsureImage<'_>) -> Self {
+        let owner = match &request.holder {
             Holder::Volume { pod, .. } => Owner::Pod(pod.clone()),
             Holder::Csi(target) => Owner::Pod(target.pod.clone()),
             Holder::Command { id } => Owner::Command(*id),
         };
-        Self { owner, image: image.to_owned(), platform: platform.cloned() }
+        let (image, platform) = (request.reference.to_owned(), request.platform.cloned());
+        Self { owner, image, platform, claims: request.claims.shape() }
     }
 }
 
@@ -126,12 +131,29 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use imagevol_api::corev1::ObjectReference;
+    use imagevol_cri::Progress;
+
     use super::*;
+    use crate::claims::Claims;
+    use crate::policy::PullPolicy;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn key(pod: &str, volume: &str, image: &str) -> PullKey {
-        PullKey::new(&Holder::Volume { pod: pod.parse().unwrap(), volume: volume.parse().unwrap() }, image, None)
+        let request = EnsureImage {
+            pod: &Arc::default(),
+            holder: Holder::Volume { pod: pod.parse().unwrap(), volume: volume.parse().unwrap() },
+            reference: image,
+            platform: None,
+            policy: PullPolicy::Always,
+            about: &ObjectReference::default(),
+            claims: &Claims::default(),
+            progress: &Progress::default(),
+        };
+        PullKey::new(&request)
     }
 
     fn error() -> PullError {

@@ -301,7 +301,7 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
     }
 
     fn key(&self) -> PullKey {
-        PullKey::new(&self.request.holder, &self.named.written, self.request.platform)
+        PullKey::new(self.request)
     }
 
     fn image(&self) -> String {

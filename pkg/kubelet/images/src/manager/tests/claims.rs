@@ -251,3 +251,26 @@ async fn a_broken_secret_of_a_request_is_said_without_a_name() {
     let text = "failed to read the pull secret that came with the request: not a docker configuration: unexpected end at line 1 column 9";
     assert_eq!((error.is_final(), &*error.message()), (true, text));
 }
+
+/// A door asks for the image as soon as it knows of the pod, and is handed secrets or tokens later.
+#[rstest]
+#[case(INLINE)]
+#[case(ACCOUNT)]
+#[tokio::test]
+async fn who_shows_more_than_before_need_not_wait(#[case] shows: Shows) {
+    let (world, _dir) = private();
+    for reason in ["ErrImagePull", "ImagePullBackOff"] {
+        assert_eq!(world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap_err().reason(), reason);
+    }
+    world.show("p", shows);
+    world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_shows_other_content_waits_for_what_failed() {
+    let (world, _dir) = private();
+    for (password, reason) in [("one", "ErrImagePull"), ("two", "ImagePullBackOff")] {
+        world.claim("p", Claims { secrets: vec![inline("n", "bob", password)], ..Claims::default() });
+        assert_eq!(world.ensure("p", IMAGE, PullPolicy::Always).await.unwrap_err().reason(), reason);
+    }
+}
