@@ -38,6 +38,10 @@ const HEADERS_MAX: u32 = 16 * 1024;
 /// Accepted connections that wait for the server.
 const COMERS: usize = 16;
 
+/// At the end, how long is waited for connections to close: calls that were held are answered at once, but a client that has said nothing
+/// yet would be waited for as long as it likes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Finds a living pod that is known besides what a call says of it.
 pub type PodLookup = Arc<dyn Fn(&PodUid) -> Option<Arc<Pod>> + Send + Sync>;
 
@@ -162,8 +166,16 @@ fn server() -> Server {
 
 async fn serve(services: Router, comers: mpsc::Receiver<io::Result<UnixStream>>, stop: CancellationToken) {
     let comers = ReceiverStream::new(comers).map(|comer| comer.map(Named::new));
-    let served = services.serve_with_incoming_shutdown(comers, stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "a gRPC server ended");
+    let over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        served = services.serve_with_incoming_shutdown(comers, stop.clone().cancelled_owned()) => {
+            if let Err(error) = served {
+                tracing::error!(%error, "a gRPC server ended");
+            }
+        }
+        () = over => tracing::debug!("connections are still open; they end with the process"),
     }
 }

@@ -151,6 +151,6 @@ async fn who_says_nothing_holds_up_nobody() {
     imagevol_csi::start(parts, &supervisor).await.unwrap();
     let silent: Vec<_> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     Driver::Socket(socket).node_id().await.unwrap();
+    assert!(supervisor.shut_down(Duration::from_secs(30)).await, "nor the daemon's end");
     drop(silent);
-    assert!(supervisor.shut_down(Duration::from_secs(30)).await);
 }
