@@ -26,6 +26,8 @@ launch() {
     local part=$1
     shift
     mkdir -p "$root/$part"
+    # Of one that has ended: who waits for this one must not read it.
+    rm -f "$root/$part/pid"
     (
         cd "$root/$part" || exit
         pid=$BASHPID
