@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use imagevol_api::oci::{Reference, ReferenceError};
 use imagevol_images::PullPolicy;
 
 use crate::shown::Shown;
@@ -20,7 +19,7 @@ const PLATFORM: &str = "platform";
 /// What is to be mounted, as the pod's author wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attributes {
-    /// Inside the grammar of references, and otherwise as written.
+    /// As it is written. Whether it is a reference is for the image manager to say: in the events that a kubelet has for it.
     pub(crate) reference: String,
     /// When the registry is asked; by default as for `volumes[].image`.
     pub(crate) policy: Option<PullPolicy>,
@@ -37,8 +36,6 @@ pub(crate) enum AttributeError {
     Twice(&'static str, &'static str),
     #[error("volume attribute reference is required: the image to mount")]
     NoReference,
-    #[error("volume attribute reference {}: {source}", Shown(.text))]
-    Reference { text: String, source: ReferenceError },
     #[error("volume attribute pullPolicy {}: must be Always, IfNotPresent or Never", Shown(.0))]
     PullPolicy(String),
     #[error("volume attribute pullAlways {}: must be \"true\" or \"false\"", Shown(.0))]
@@ -93,10 +90,7 @@ fn is_known(key: &str) -> bool {
 
 fn reference(written: &BTreeMap<&str, &str>) -> Result<String, AttributeError> {
     let (_, text) = REFERENCE.find(written)?.ok_or(AttributeError::NoReference)?;
-    match Reference::parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(source) => Err(AttributeError::Reference { text: text.to_owned(), source }),
-    }
+    Ok(text.to_owned())
 }
 
 fn policy(written: &BTreeMap<&str, &str>) -> Result<Option<PullPolicy>, AttributeError> {

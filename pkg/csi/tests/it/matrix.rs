@@ -60,9 +60,6 @@ async fn code(run: &Run, call: NodePublishVolumeRequest) -> Code {
 #[case::relative(|call: &mut NodePublishVolumeRequest| {
     call.target_path = "pods/uid-1/volumes/kubernetes.io~csi/models/mount".into();
 })]
-#[case::no_reference(|call: &mut NodePublishVolumeRequest| {
-    call.volume_context.insert("reference".into(), "not a reference".into());
-})]
 #[tokio::test]
 async fn a_wrong_call_is_refused_and_asks_for_nothing(#[case] spoil: fn(&mut NodePublishVolumeRequest)) {
     let node = Node::new();

@@ -21,7 +21,7 @@ use crate::state::{ActualStateOfWorld, Decided, Have, Wanted};
 
 mod wishes;
 
-use wishes::{Entry, Wishes};
+use wishes::{Asked, Entry, Wishes};
 
 /// What a door wants mounted.
 #[derive(Debug, Clone)]
@@ -118,8 +118,16 @@ pub struct DoorVolume {
 pub(crate) struct DoorReports {
     /// The newest version of the wishes that the manager has seen.
     pub(crate) seen: u64,
-    /// Every volume that is wanted, or not gone yet, with the attempt that the state is of.
-    pub(crate) volumes: BTreeMap<Key, (u64, DoorState)>,
+    /// Every volume that is wanted, or not gone yet.
+    pub(crate) volumes: BTreeMap<Key, DoorReport>,
+}
+
+/// What the manager says of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DoorReport {
+    /// Grows with each attempt that ends.
+    pub(crate) ended: u64,
+    pub(crate) state: DoorState,
 }
 
 /// The volumes of doors. Clones are the same.
@@ -134,6 +142,14 @@ struct Shared {
     reports: watch::Sender<DoorReports>,
     /// Of the pulls under way.
     progress: Mutex<BTreeMap<Key, Progress>>,
+}
+
+// === impl DoorReports ===
+
+impl DoorReports {
+    fn state(&self, key: &Key) -> Option<&DoorState> {
+        self.volumes.get(key).map(|report| &report.state)
+    }
 }
 
 // === impl Volumes ===
@@ -152,6 +168,10 @@ impl Volumes {
 
     /// Wants the volume mounted, and waits for it until `until`. Passing failures are retried meanwhile.
     ///
+    /// A final failure is answered by the end of an attempt, which comes when the back-off of the one before is over: no call makes a
+    /// registry be asked more often. Where nobody tells of deleted pods ([`Volumes::forsake`]) a failure that is known already is the
+    /// answer, for a call that waits would keep a deleted pod.
+    ///
     /// Again for a published volume is an answer at once. Dropping the future leaves the volume wanted.
     pub async fn publish(
         &self,
@@ -161,10 +181,11 @@ impl Volumes {
     ) -> Result<ImageId, PublishError> {
         let key = Key::from(target.clone());
         let mut reports = self.shared.reports.subscribe();
-        let attempt = self.want(&key, request)?;
+        let before = reports.borrow().volumes.get(&key).map_or(0, |report| report.ended);
+        self.want(&key, request)?;
         let ended = async {
             loop {
-                if let Some(end) = self.look(&key, attempt, &reports.borrow_and_update()) {
+                if let Some(end) = self.look(&key, before, &reports.borrow_and_update()) {
                     return end;
                 }
                 if reports.changed().await.is_err() {
@@ -187,8 +208,8 @@ impl Volumes {
         loop {
             {
                 let reports = reports.borrow_and_update();
-                match reports.volumes.get(&key).filter(|_| reports.seen >= version) {
-                    Some((_, DoorState::Leaving(Some(message)))) => {
+                match reports.state(&key).filter(|_| reports.seen >= version) {
+                    Some(DoorState::Leaving(Some(message))) => {
                         return Err(UnpublishError::Failed { message: message.clone() });
                     }
                     None if reports.seen >= version => return Ok(()),
@@ -223,7 +244,7 @@ impl Volumes {
     pub fn list(&self) -> Vec<(Target, DoorVolume)> {
         let (wishes, reports, progress) = (self.wishes(), self.shared.reports.borrow(), self.progress());
         let volume = |(key, entry): (&Key, &Entry)| {
-            let state = reports.volumes.get(key).map_or(DoorState::Waiting, |(_, state)| state.clone());
+            let state = reports.state(key).cloned().unwrap_or(DoorState::Waiting);
             let (pod, reference) = (Arc::clone(&entry.wanted.pod), entry.wanted.reference());
             let volume = DoorVolume { pod, reference, state, progress: progress.get(key).cloned() };
             Some((key.target()?, volume))
@@ -231,47 +252,41 @@ impl Volumes {
         wishes.entries.iter().filter_map(volume).collect()
     }
 
-    /// The number of this attempt, once the wish is known.
-    fn want(&self, key: &Key, request: VolumeRequest) -> Result<u64, PublishError> {
-        let failed = {
-            let reports = self.shared.reports.borrow();
-            reports.volumes.get(key).filter(|(_, state)| matches!(state, DoorState::Failed(_))).map(|(of, _)| *of)
-        };
-        let (mut attempt, mut refused) = (0, None);
-        self.change(|wishes| match wishes.publish(key, request, failed) {
-            Ok(number) => attempt = number,
-            Err(error) => refused = Some(error),
-        });
-        refused.map_or(Ok(attempt), Err)
+    fn want(&self, key: &Key, request: VolumeRequest) -> Result<(), PublishError> {
+        let mut wanted = Ok(());
+        self.change(|wishes| wanted = wishes.publish(key, request));
+        wanted
     }
 
-    /// The end of a publish, if this is one.
-    fn look(&self, key: &Key, attempt: u64, reports: &DoorReports) -> Option<Result<ImageId, PublishError>> {
+    /// The end of a publish, if this is one. `before`: what had ended when it began.
+    fn look(&self, key: &Key, before: u64, reports: &DoorReports) -> Option<Result<ImageId, PublishError>> {
         let mut wishes = self.wishes();
-        let Some(entry) = wishes.entries.get_mut(key).filter(|entry| entry.published) else {
+        let Some(entry) = wishes.entries.get_mut(key).filter(|entry| entry.is_published()) else {
             let deleted = wishes.deleted.contains(&key.pod);
             return Some(Err(if deleted { PublishError::PodDeleted } else { PublishError::Withdrawn }));
         };
-        match reports.volumes.get(key) {
-            Some((_, DoorState::Mounted(image))) => {
+        let DoorReport { ended, state } = reports.volumes.get(key)?;
+        match state {
+            DoorState::Mounted(image) => {
                 // From here on only an unpublish takes it away: its containers may run.
-                entry.confirmed = true;
+                entry.asked = Asked::Mounted;
                 Some(Ok(image.clone()))
             }
-            Some((of, DoorState::Failed(failure))) if *of >= attempt && failure.outlook == Outlook::Final => {
-                Some(Err(PublishError::Failed(failure.clone())))
+            DoorState::Failed(failure) => {
+                let is_answer = failure.outlook == Outlook::Final && (*ended > before || !wishes.follows);
+                is_answer.then(|| Err(PublishError::Failed(failure.clone())))
             }
-            Some(_) | None => None,
+            DoorState::Waiting | DoorState::Pulling | DoorState::Present(_) | DoorState::Leaving(_) => None,
         }
     }
 
-    /// After a final failure nothing may be left: whoever asked will not unpublish. An expected volume stays so.
+    /// After a final failure nothing may be left: whoever asked will not unpublish.
     async fn undo(&self, key: &Key, failure: VolumeFailure, until: Instant) -> Result<ImageId, PublishError> {
         let mut reports = self.shared.reports.subscribe();
         let version = self.change(|wishes| wishes.fail(key));
         let undone = |reports: &DoorReports| {
-            let left = reports.volumes.get(key).map(|(_, state)| state);
-            reports.seen >= version && !matches!(left, Some(DoorState::Leaving(_) | DoorState::Mounted(_)))
+            reports.seen >= version
+                && !matches!(reports.state(key), Some(DoorState::Leaving(_) | DoorState::Mounted(_)))
         };
         match tokio::time::timeout_at(until, reports.wait_for(undone)).await {
             Ok(Ok(_)) => Err(PublishError::Failed(failure)),
@@ -282,8 +297,8 @@ impl Volumes {
 
     fn still_waiting(&self, key: &Key) -> PublishError {
         let reports = self.shared.reports.borrow();
-        let last = match reports.volumes.get(key) {
-            Some((_, DoorState::Failed(failure))) => Some(failure.clone()),
+        let last = match reports.state(key) {
+            Some(DoorState::Failed(failure)) => Some(failure.clone()),
             Some(_) | None => None,
         };
         let blobs = self.progress().get(key).map(Progress::snapshot).unwrap_or_default();
@@ -367,15 +382,15 @@ fn adopted(key: &Key, decided: &Decided) -> Wanted {
         policy: None,
         claims: Arc::default(),
     };
-    wanted(key, request, Goal::Present, 0)
+    wanted(key, request, Goal::Present)
 }
 
-fn wanted(key: &Key, request: VolumeRequest, goal: Goal, attempt: u64) -> Wanted {
+fn wanted(key: &Key, request: VolumeRequest, goal: Goal) -> Wanted {
     let VolumeRequest { pod, reference, policy, claims } = request;
     let pull_policy = policy.map(|policy| policy.as_str().to_owned());
     let image = ImageVolumeSource { reference: Some(reference), pull_policy };
     let volume = Volume { name: key.volume.to_string(), image: Some(image), ..Volume::default() };
-    Wanted { pod, volume: Arc::new(volume), claims, goal, attempt }
+    Wanted { pod, volume: Arc::new(volume), claims, goal }
 }
 
 #[cfg(test)]

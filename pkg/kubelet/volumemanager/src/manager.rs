@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::doors::{DoorReports, DoorState, Volumes};
+use crate::doors::{DoorReport, DoorReports, DoorState, Volumes};
 use crate::metrics::Metrics;
 use crate::operation::{self, Ended, Outcome};
 use crate::outcome::{self, Retry};
@@ -69,6 +69,9 @@ pub struct VolumeManager {
     seen: u64,
     /// When to tell how far pulls have come.
     throttle: ProgressThrottle<Key>,
+    /// Counts the attempts that have ended, and which was the last of each volume.
+    attempts: u64,
+    ended: BTreeMap<Key, u64>,
     /// Why volumes that nobody wants are still there.
     stuck: BTreeMap<Key, String>,
 }
@@ -106,6 +109,8 @@ impl VolumeManager {
             doors: Volumes::new(),
             seen: 0,
             throttle: ProgressThrottle::new(),
+            attempts: 0,
+            ended: BTreeMap::new(),
             stuck: BTreeMap::new(),
         };
         (manager, receiver)
@@ -228,13 +233,13 @@ impl VolumeManager {
 
     /// A pod whose spec changed under its UID. The mount is made again: from a new decision if the volume is another one.
     fn changed(&mut self, key: Key, old: &Wanted, new: &Wanted) {
-        self.start_anew(&key);
         let same = match key.door {
             Door::Pod => old.volume == new.volume,
             Door::Csi { .. } => old.is_same_volume(new),
         };
-        if same && old.attempt != new.attempt {
-            self.shown.insert(key.clone(), Shown::new(None));
+        // That a kubelet asks, or got its answer, is no reason to ask a registry again.
+        if key.door == Door::Pod || !same {
+            self.start_anew(&key);
         }
         if let Some(have) = self.have.volumes.get_mut(&key) {
             let decided = have.decided(old).filter(|_| same);
@@ -301,6 +306,7 @@ impl VolumeManager {
                 self.have.volumes.remove(&key);
                 self.left.remove(&key);
                 self.stuck.remove(&key);
+                self.ended.remove(&key);
                 self.start_anew(&key);
             }
             Outcome::Unmount(Err(error)) => self.unmount_failed(key, &error),
@@ -310,6 +316,8 @@ impl VolumeManager {
     fn mount_ended(&mut self, key: Key, result: Result<Mounted, SetUpFailed>) {
         let Some(Mounting { wanted, progress, cancel }) = self.mounting.remove(&key) else { return };
         self.throttle.forget(&key);
+        self.attempts += 1;
+        self.ended.insert(key.clone(), self.attempts);
         if cancel.is_cancelled() {
             // Of a life of the pod that is over. Whatever it left goes, by the plan.
             self.have.volumes.insert(key, Have::Uncertain { decided: None });
@@ -429,14 +437,13 @@ impl VolumeManager {
 impl VolumeManager {
     fn door_reports(&self) -> DoorReports {
         let of_doors = |key: &&Key| key.door != Door::Pod;
-        let wanted = self.shown.iter().filter_map(|(key, shown)| {
-            let attempt = self.want.volumes.get(key)?.attempt;
-            Some((key, (attempt, shown.to_door(self.have.volumes.get(key)))))
-        });
+        let wanted = self.shown.iter().map(|(key, shown)| (key, shown.to_door(self.have.volumes.get(key))));
         let leaving = self.have.volumes.keys().filter(|key| !self.want.volumes.contains_key(*key));
-        let leaving = leaving.map(|key| (key, (0, DoorState::Leaving(self.stuck.get(key).cloned()))));
+        let leaving = leaving.map(|key| (key, DoorState::Leaving(self.stuck.get(key).cloned())));
         let volumes = wanted.chain(leaving).filter(|(key, _)| of_doors(key));
-        DoorReports { seen: self.seen, volumes: volumes.map(|(key, state)| (key.clone(), state)).collect() }
+        let ended = |key: &Key| self.ended.get(key).copied().unwrap_or_default();
+        let report = |(key, state): (&Key, DoorState)| (key.clone(), DoorReport { ended: ended(key), state });
+        DoorReports { seen: self.seen, volumes: volumes.map(report).collect() }
     }
 }
 

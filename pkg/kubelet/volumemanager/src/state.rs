@@ -24,8 +24,6 @@ pub struct Wanted {
     pub claims: Arc<Claims>,
     /// Whether it is to be mounted, or only to be ready for it.
     pub goal: Goal,
-    /// Another number asks for another try.
-    pub attempt: u64,
 }
 
 /// The volumes that should be mounted.
@@ -106,7 +104,7 @@ fn wanted_of(uid: &PodUid, pod: &Arc<Pod>) -> Vec<(Key, Wanted)> {
     let wanted = |volume: &Volume| {
         let key = Key::of_pod(uid.clone(), volume.name.parse().ok()?);
         let (pod, volume) = (Arc::clone(pod), Arc::new(volume.clone()));
-        Some((key, Wanted { pod, volume, claims: Arc::default(), goal: Goal::Mounted, attempt: 0 }))
+        Some((key, Wanted { pod, volume, claims: Arc::default(), goal: Goal::Mounted }))
     };
     image_volumes(pod).filter_map(|(volume, _)| wanted(volume)).collect()
 }
@@ -118,7 +116,7 @@ impl Wanted {
     pub(crate) fn is_same(&self, key: &Key, other: &Self) -> bool {
         match key.door {
             Door::Pod => Arc::ptr_eq(&self.pod, &other.pod) || self.pod.spec == other.pod.spec,
-            Door::Csi { .. } => self.is_same_volume(other) && (self.goal, self.attempt) == (other.goal, other.attempt),
+            Door::Csi { .. } => self.is_same_volume(other) && self.goal == other.goal,
         }
     }
 

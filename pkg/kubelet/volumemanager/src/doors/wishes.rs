@@ -20,46 +20,51 @@ pub(super) struct Wishes {
     pub(super) unseen: BTreeSet<Key>,
     /// Unpublished, and still expected by somebody who has not heard of it.
     pub(super) done: BTreeSet<Key>,
+    /// Whether somebody tells of pods that are deleted.
+    pub(super) follows: bool,
 }
 
 /// One volume.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) wanted: Wanted,
-    /// A call has asked for the mount, and none has taken it back.
-    pub(super) published: bool,
-    /// A call was told that it is mounted.
-    pub(super) confirmed: bool,
+    pub(super) asked: Asked,
     /// A pod that lives has it in its spec.
     expected: bool,
+}
+
+/// What calls have asked for, and were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Nothing yet.
+    Nothing,
+    /// For the mount, and were told that it cannot be had: they will ask again, and never take it back.
+    Refused,
+    /// For the mount, and wait for it, or have been told to ask again.
+    Mount,
+    /// For the mount, and were told that it is there.
+    Mounted,
 }
 
 // === impl Wishes ===
 
 impl Wishes {
-    /// Wants a mount; the number of the attempt whose end is the answer. `failed` is the attempt that is known to have failed: then
-    /// a new one begins.
-    pub(super) fn publish(
-        &mut self,
-        key: &Key,
-        request: VolumeRequest,
-        failed: Option<u64>,
-    ) -> Result<u64, PublishError> {
-        let runs = self.entries.get(key).is_some_and(|entry| entry.confirmed);
+    /// Wants a mount. What has failed before is tried again when its back-off ends, with what this request shows.
+    pub(super) fn publish(&mut self, key: &Key, request: VolumeRequest) -> Result<(), PublishError> {
+        let runs = self.entries.get(key).is_some_and(|entry| entry.asked == Asked::Mounted);
         if !runs && self.deleted.contains(&key.pod) {
             return Err(PublishError::PodDeleted);
         }
         self.done.remove(key);
         let before = self.entries.get(key);
-        let attempt = before.map(|entry| entry.wanted.attempt).filter(|attempt| failed != Some(*attempt));
-        let attempt = attempt.unwrap_or(self.version);
-        let wanted = wanted(key, request, Goal::Mounted, attempt);
-        if let Some(before) = before.filter(|before| before.published && !before.wanted.is_same_volume(&wanted)) {
+        let wanted = wanted(key, request, Goal::Mounted);
+        if let Some(before) = before.filter(|before| before.is_published() && !before.wanted.is_same_volume(&wanted)) {
             return Err(PublishError::Conflict { reference: before.wanted.reference() });
         }
-        let (confirmed, expected) = before.map_or((false, false), |before| (before.confirmed, before.expected));
-        self.entries.insert(key.clone(), Entry { wanted, published: true, confirmed, expected });
-        Ok(attempt)
+        let expected = before.is_some_and(|before| before.expected);
+        let asked = if runs { Asked::Mounted } else { Asked::Mount };
+        self.entries.insert(key.clone(), Entry { wanted, asked, expected });
+        Ok(())
     }
 
     pub(super) fn withdraw(&mut self, key: &Key) {
@@ -69,14 +74,12 @@ impl Wishes {
         self.unseen.insert(key.clone());
     }
 
-    /// A publish has failed for good. What a living pod names goes on being looked for, without a mount.
+    /// A publish has failed for good. The image goes on being looked for at the pace of its back-off, without a mount, until the pod is
+    /// known to be over.
     pub(super) fn fail(&mut self, key: &Key) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        if entry.expected {
-            entry.published = false;
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.asked = Asked::Refused;
             entry.wanted.goal = Goal::Present;
-        } else {
-            self.entries.remove(key);
         }
     }
 
@@ -85,7 +88,7 @@ impl Wishes {
         for (key, entry) in &mut self.entries {
             entry.expected = expected.contains_key(key);
         }
-        self.entries.retain(|_, entry| entry.published || entry.expected);
+        self.entries.retain(|_, entry| entry.asked != Asked::Nothing || entry.expected);
         for (key, request) in expected {
             if !self.done.contains(&key) && !self.deleted.contains(&key.pod) {
                 self.expect_one(key, request);
@@ -95,26 +98,37 @@ impl Wishes {
 
     /// What was taken up from before a restart learns here which pod it is of.
     fn expect_one(&mut self, key: Key, request: VolumeRequest) {
-        let wanted = wanted(&key, request, Goal::Present, self.version);
+        let wanted = wanted(&key, request, Goal::Present);
         let pod = wanted.pod.clone();
-        let new = Entry { wanted, published: false, confirmed: false, expected: true };
+        let new = Entry { wanted, asked: Asked::Nothing, expected: true };
         let entry = self.entries.entry(key).or_insert(new);
         entry.wanted.pod = pod;
     }
 
     pub(super) fn forsake(&mut self, deleted: BTreeSet<PodUid>) {
-        self.entries.retain(|key, entry| entry.confirmed || !deleted.contains(&key.pod));
+        self.entries.retain(|key, entry| entry.asked == Asked::Mounted || !deleted.contains(&key.pod));
         self.deleted = deleted;
+        self.follows = true;
     }
 
     pub(super) fn give_up(&mut self, key: &Key) {
-        self.entries.retain(|other, entry| other != key || entry.confirmed);
+        self.entries.retain(|other, entry| other != key || entry.asked == Asked::Mounted);
     }
 
     /// What an earlier run left.
     pub(super) fn adopt(&mut self, key: &Key, wanted: Wanted, mounted: bool) {
         let goal = if mounted { Goal::Mounted } else { Goal::Present };
         let wanted = Wanted { goal, ..wanted };
-        self.entries.insert(key.clone(), Entry { wanted, published: mounted, confirmed: mounted, expected: !mounted });
+        let asked = if mounted { Asked::Mounted } else { Asked::Nothing };
+        self.entries.insert(key.clone(), Entry { wanted, asked, expected: !mounted });
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Whether a call has asked for the mount, and none has taken it back.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self.asked, Asked::Mount | Asked::Mounted)
     }
 }

@@ -21,7 +21,7 @@ fn image() -> ImageId {
 }
 
 fn wanted() -> Wanted {
-    Wanted { pod: Arc::default(), volume: Arc::default(), claims: Arc::default(), goal: Goal::Mounted, attempt: 0 }
+    Wanted { pod: Arc::default(), volume: Arc::default(), claims: Arc::default(), goal: Goal::Mounted }
 }
 
 fn have() -> impl Strategy<Value = Have> {

@@ -26,7 +26,7 @@ impl PullSecrets for Secrets {
 }
 
 impl Disk {
-    fn start_real(&self) -> Node {
+    pub(super) fn start_real(&self) -> Node {
         self.start_real_with(Secrets { fail: false })
     }
 

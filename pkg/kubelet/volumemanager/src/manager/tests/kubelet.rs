@@ -144,3 +144,37 @@ async fn a_long_pull_is_told_of_in_events() {
     // The byte of that very second comes after the look.
     assert_eq!(node.events.take(), [(30, text(29)), (90, text(89))]);
 }
+
+/// The kubelet's back-off of mounts (goroutinemap/exponentialbackoff): it has another than that of pulls.
+async fn kubelet_asks(volumes: &Volumes, seconds: u64, reference: &str) -> usize {
+    let (until, mut pause, mut answers) = (Instant::now() + SECOND * u32::try_from(seconds).unwrap(), SECOND / 2, 0);
+    while Instant::now() < until {
+        let request = request("k", reference);
+        let deadline = (Instant::now() + 110 * SECOND).min(until);
+        volumes.publish(&target("k"), request, deadline).await.unwrap_err();
+        answers += 1;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    answers
+}
+
+/// Three pulls and three reminders in 45 seconds, as a kubelet's own image volume has, whoever asks and however often.
+#[rstest::rstest]
+#[case::pods_are_followed(true)]
+#[case::nobody_tells_of_pods(false)]
+#[tokio::test(start_paused = true)]
+async fn a_kubelet_that_asks_again_does_not_hasten_pulls(#[case] follows: bool) {
+    let disk = Disk::new();
+    let node = disk.start_real();
+    if follows {
+        node.volumes.forsake([].into());
+        node.volumes.expect([(target("k"), request("k", "localhost:5000/none:1"))].into());
+    }
+    kubelet_asks(&node.volumes, 45, "localhost:5000/none:1").await;
+    let told = node.events.take();
+    let seconds = |reason: &str| -> Vec<u64> {
+        told.iter().filter(|(_, text)| text.starts_with(reason)).map(|(second, _)| *second).collect()
+    };
+    assert_eq!((seconds("Pulling "), seconds("BackOff ")), (vec![0, 10, 30], vec![1, 11, 31]), "{told:?}");
+}
