@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use imagevol_admission::webhook::{self, Options};
 use imagevol_base::Supervisor;
-use imagevol_test_support::daemon::skip;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::kubectl::Kubectl;
+use crate::kubectl::{Kubectl, another_cluster};
 use crate::manifests::{pod_of, wrap};
 
 /// What hack/local-up-cluster.sh sets: its API server is a process of this machine and reaches our loopback.
@@ -110,7 +109,7 @@ impl Door {
             self.kubectl.must(&["api-resources", "--api-group=admissionregistration.k8s.io", "-o", "name"], None);
         let versions = self.kubectl.must(&["api-versions"], None);
         if !served.contains("mutatingadmissionpolicies") || !versions.contains("admissionregistration.k8s.io/v1\n") {
-            skip(test, "the API server has no MutatingAdmissionPolicy in v1: it is older than 1.36");
+            another_cluster(test, "the API server has no MutatingAdmissionPolicy in v1: it is older than 1.36");
             return None;
         }
         for mut object in self.kubectl.manifests("policy") {
@@ -128,7 +127,10 @@ impl Door {
     /// Everything that `imagevold webhook` needs, without it.
     pub(crate) fn install_webhook(&mut self, test: &str) -> Option<()> {
         if std::env::var_os(LOCAL_CLUSTER).is_none_or(|value| value.is_empty()) {
-            skip(test, &format!("without {LOCAL_CLUSTER} nobody knows that the API server reaches this machine"));
+            another_cluster(
+                test,
+                &format!("without {LOCAL_CLUSTER} nobody knows that the API server reaches this machine"),
+            );
             return None;
         }
         for mut object in self.kubectl.manifests("webhook") {

@@ -17,6 +17,13 @@ pub(crate) struct Kubectl {
     kubeconfig: PathBuf,
 }
 
+/// Says aloud that a test is for clusters of another kind. No failure, even where nothing may be skipped: one kind has
+/// the feature, the other has not, and the suite is for both.
+#[expect(clippy::print_stderr, reason = "a test that did nothing must be seen")]
+pub(crate) fn another_cluster(test: &str, why: &str) {
+    eprintln!("SKIPPED: {test}: not for this cluster: {why}");
+}
+
 impl Kubectl {
     /// The cluster of the environment, which is asked for its version.
     pub(crate) fn find(test: &str) -> Option<Self> {

@@ -1,6 +1,7 @@
 //! `volumes[].image` at a real API server: what is stored, by policy and by webhook, with the feature on and off.
 //!
-//! The cluster is that of IMAGEVOL_E2E_KUBECONFIG. Each test has namespaces, and policies or webhooks that look at these
+//! The cluster is that of IMAGEVOL_E2E_KUBECONFIG: one of 1.36 or later, and one of 1.34 (`hack/local-up-cluster.sh up
+//! --control-plane-only --kubernetes=1.34`), whose ImageVolume feature is off. Each test has namespaces, and policies or webhooks that look at these
 //! alone.
 #![expect(
     clippy::unwrap_used,
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::corpus::corpus;
 use crate::door::{Door, Kind};
+use crate::kubectl::another_cluster;
 use crate::manifests::{
     KINDS, ORIGINAL, as_written, by_hand, image, normal, pod_of, template_of, template_of_mut, wrap,
 };
@@ -127,7 +129,7 @@ fn touch(door: &Door, label: &str) {
 fn what_is_stored_natively_stays(#[case] kind: Kind) {
     let Some(mut door) = Door::open(&named("native", kind), kind) else { return };
     if door.native_volume().is_none_or(|volume| volume.get("image").is_none()) {
-        return imagevol_test_support::daemon::skip("native", "the API server stores no image volumes");
+        return another_cluster("native", "the API server stores no image volumes");
     }
     for kind in KINDS {
         door.kubectl.apply(&door.other, &wrap(kind, as_written()), &[]);
@@ -153,7 +155,7 @@ fn what_is_stored_natively_stays(#[case] kind: Kind) {
 fn manifest_takes_the_translation_back(#[case] kind: Kind) {
     let Some(door) = Door::open(&named("back", kind), kind) else { return };
     if door.native_volume().is_none() {
-        return imagevol_test_support::daemon::skip("back", "the API server stores no image volumes");
+        return another_cluster("back", "the API server stores no image volumes");
     }
     let (mut manifest, mut by_server) = (wrap("Deployment", as_written()), wrap("Deployment", as_written()));
     by_server["metadata"]["name"] = json!("by-server");
@@ -295,7 +297,7 @@ fn two_authorities_are_trusted_at_once() {
 fn without_the_feature_the_webhook_rescues_what_is_dropped() {
     let Some(door) = Door::open("rescue", Kind::Webhook) else { return };
     if door.native_volume().is_some() {
-        return imagevol_test_support::daemon::skip("rescue", "the API server stores image volumes");
+        return another_cluster("rescue", "the API server stores image volumes");
     }
     for kind in KINDS {
         let lost = door.kubectl.dry_run(&door.other, &wrap(kind, as_written())).unwrap();
