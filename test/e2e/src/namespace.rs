@@ -1,6 +1,6 @@
 //! A namespace of a test's own, with what is in it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes it and waits until pods can be made in it.
     pub(crate) fn create(cluster: Cluster, test: &str, labels: &[&str]) -> Self {
-        let name = format!("e2e-{test}-{:x}", std::process::id());
+        let name = format!("e2e-{test}-{}", run());
         cluster.must(&["create", "namespace", &name]);
         let namespace = Self { cluster, name };
         let (cluster, name) = (&namespace.cluster, &namespace.name);
@@ -151,6 +151,13 @@ impl Namespace {
         let tail = format!("--tail={LOG_LINES}");
         eprintln!("--- the drivers' logs\n{}", self.cluster.kubectl(&[&logs[..], &[&tail]].concat()).stdout);
     }
+}
+
+/// What no other run has in its names, and so in the images that it names after them.
+fn run() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    // Seconds alone are those of another process too; processes alone come again.
+    format!("{:x}{:x}", std::process::id(), since.as_secs())
 }
 
 impl Drop for Namespace {
