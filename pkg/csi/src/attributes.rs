@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use imagevol_api::oci::Platform;
 use imagevol_images::PullPolicy;
 
 use crate::shown::Shown;
@@ -24,7 +25,7 @@ pub(crate) struct Attributes {
     /// When the registry is asked; by default as for `volumes[].image`.
     pub(crate) policy: Option<PullPolicy>,
     /// `os/architecture[/variant]`; by default the node's.
-    pub(crate) platform: Option<String>,
+    pub(crate) platform: Option<Platform>,
 }
 
 /// What is wrong with the attributes. The messages go to the pod's author.
@@ -104,11 +105,8 @@ fn policy(written: &BTreeMap<&str, &str>) -> Result<Option<PullPolicy>, Attribut
     Ok(Some(policy))
 }
 
-fn platform(text: &str) -> Result<String, AttributeError> {
-    let part =
-        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    let is_platform = matches!(text.split('/').count(), 2 | 3) && text.split('/').all(part);
-    if is_platform { Ok(text.to_owned()) } else { Err(AttributeError::Platform(text.to_owned())) }
+fn platform(text: &str) -> Result<Platform, AttributeError> {
+    text.parse().map_err(|_| AttributeError::Platform(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -28,13 +28,9 @@ pub(crate) fn read(
     let mut secrets = secrets;
     let tokens = secrets.remove(TOKENS).or_else(|| context.remove(TOKENS));
     let tokens = tokens.map_or(Ok(BTreeMap::new()), |text| read_tokens(&text))?;
-    let service_account = (!pod.service_account.is_empty()).then(|| ServiceAccountClaim {
-        namespace: pod.namespace.clone(),
-        name: pod.service_account.clone(),
-        uid: String::new(),
-        annotations: BTreeMap::new(),
-        tokens,
-    });
+    let account = &pod.service_account;
+    let service_account =
+        (!account.is_empty()).then(|| ServiceAccountClaim::of_tokens(&pod.namespace, account, tokens));
     Ok(Claims { secrets: pull_secrets(secrets, &pod.namespace)?, service_account })
 }
 

@@ -53,7 +53,7 @@ fn of_volume(pod: &Arc<Pod>, volume: &Volume, secrets: &SecretLookup<'_>) -> Opt
     let context = context.into_iter().filter(|(key, _)| !key.starts_with(KUBELET_PREFIX)).collect();
     let Attributes { reference, policy, platform } = Attributes::parse(&context).ok()?;
     let claims = Arc::new(claims(pod, csi, secrets)?);
-    platform.is_none().then(|| (target, VolumeRequest { pod: Arc::clone(pod), reference, policy, claims }))
+    Some((target, VolumeRequest { pod: Arc::clone(pod), reference, policy, claims, platform }))
 }
 
 fn claims(pod: &Pod, csi: &CSIVolumeSource, secrets: &SecretLookup<'_>) -> Option<Claims> {

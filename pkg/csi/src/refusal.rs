@@ -37,10 +37,6 @@ pub(crate) enum Refusal {
     // Without the parser's words, which would quote the token.
     #[error("the service account tokens of the kubelet cannot be read")]
     Tokens,
-    #[error(
-        "volume attribute platform is not supported by this version: the image is mounted for the node's own platform"
-    )]
-    Platform,
 }
 
 // === impl Refusal ===
@@ -48,7 +44,6 @@ pub(crate) enum Refusal {
 impl Refusal {
     fn code(&self) -> Code {
         match self {
-            Self::Platform => Code::Unimplemented,
             Self::NoPodInfo => Code::FailedPrecondition,
             Self::Missing(_)
             | Self::Target(_)

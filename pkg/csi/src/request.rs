@@ -53,10 +53,8 @@ impl Publication {
         }
         let claims = claims::read(call.secrets, &mut context, &pod)?;
         let Attributes { reference, policy, platform } = Attributes::parse(&context)?;
-        if platform.is_some() {
-            return Err(Refusal::Platform);
-        }
-        let request = VolumeRequest { pod: Arc::new(pod.into_pod()), reference, policy, claims: Arc::new(claims) };
+        let (pod, claims) = (Arc::new(pod.into_pod()), Arc::new(claims));
+        let request = VolumeRequest { pod, reference, policy, claims, platform };
         Ok(Self { target, request })
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use imagevol_api::core::pod_ref;
 use imagevol_api::corev1::Pod;
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Platform, Reference};
 use imagevol_base::volumes::{SubPathError, SubPathErrors};
 use imagevol_cri::{ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, MountRequest};
 use imagevol_images::{Claims, EnsureImage, ImageManager, PullPolicy};
@@ -42,6 +42,7 @@ struct ImageMounter<S> {
     reference: String,
     policy: PullPolicy,
     claims: Arc<Claims>,
+    platform: Option<Platform>,
     path: PathBuf,
 }
 
@@ -82,11 +83,12 @@ where
 
     fn new_mounter(&self, spec: &Spec, pod: Arc<Pod>) -> Result<Box<dyn Mounter>> {
         let image = spec.volume.image.as_ref().ok_or(VolumeError::NotAnImage)?;
-        let (key, claims) = (spec.key.clone(), Arc::clone(&spec.claims));
+        let (key, claims, platform) = (spec.key.clone(), Arc::clone(&spec.claims), spec.platform.clone());
         let path = self.shared.host.path(&key);
         let reference = image.reference.clone().unwrap_or_default();
         let policy = policy_of(image.pull_policy.as_deref(), &reference);
-        Ok(Box::new(ImageMounter { shared: Arc::clone(&self.shared), pod, key, reference, policy, claims, path }))
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(ImageMounter { shared, pod, key, reference, policy, claims, platform, path }))
     }
 
     fn new_unmounter(&self, key: &Key) -> Box<dyn Unmounter> {
@@ -153,7 +155,7 @@ where
             pod: &self.pod,
             holder: self.key.holder(),
             reference: &self.reference,
-            platform: None,
+            platform: self.platform.as_ref(),
             policy: self.policy,
             about: &about,
             claims: &self.claims,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use imagevol_api::corev1::{Pod, Volume};
+use imagevol_api::oci::Platform;
 use imagevol_base::volumes::SubPathErrors;
 use imagevol_cri::{ImageId, Progress};
 use imagevol_images::Claims;
@@ -21,6 +22,8 @@ pub struct Spec {
     pub volume: Arc<Volume>,
     /// What is shown to registries for it, besides the pod's own pull secrets.
     pub claims: Arc<Claims>,
+    /// The platform to choose from an index; by default the node's.
+    pub platform: Option<Platform>,
 }
 
 /// What holds for all volumes of a plugin.

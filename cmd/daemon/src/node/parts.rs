@@ -37,14 +37,20 @@ pub(super) struct Opened {
 
 /// Directories that pods' mounts and sockets lie in; root only but for the kubelet-shaped root, which others' processes walk.
 fn make_dirs(config: &ImagevolConfiguration) -> anyhow::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     let make = |path: &Path, mode: u32| {
         let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
         made.with_context(|| format!("cannot make directory {}", path.display()))
     };
-    make(&config.state_dir, 0o700)?;
-    make(&config.run_dir, 0o700)?;
-    make(&config.run_dir.join("staging"), 0o700)?;
+    // One that somebody else has made, as a kubelet does for a hostPath, is as open as theirs.
+    let make_own = |path: &Path| {
+        make(path, 0o700)?;
+        let closed = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+        closed.with_context(|| format!("cannot close directory {} to others", path.display()))
+    };
+    make_own(&config.state_dir)?;
+    make_own(&config.run_dir)?;
+    make_own(&config.run_dir.join("staging"))?;
     make(&config.root_dir(), 0o750)
 }
 

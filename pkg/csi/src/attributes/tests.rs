@@ -17,8 +17,14 @@ fn parse(pairs: &[(&str, &str)]) -> Result<Attributes, AttributeError> {
 #[case::empty_is_absent(&[("reference", "r.io/a:1"), ("image", ""), ("pullPolicy", ""), ("platform", "")], None, None)]
 #[case::kubelets(&[("reference", "r.io/a:1"), ("csi.storage.k8s.io/pod.name", "p"), ("csi.storage.k8s.io/later", "x")], None, None)]
 fn reads(#[case] written: &[(&str, &str)], #[case] policy: Option<PullPolicy>, #[case] platform: Option<&str>) {
-    let platform = platform.map(str::to_owned);
-    assert_eq!(parse(written), Ok(Attributes { reference: "r.io/a:1".to_owned(), policy, platform }));
+    assert_eq!(
+        parse(written),
+        Ok(Attributes {
+            reference: "r.io/a:1".to_owned(),
+            policy,
+            platform: platform.map(|text| text.parse().unwrap())
+        })
+    );
 }
 
 #[test]

@@ -194,8 +194,9 @@ fn the_pod_has_to_be_told(#[case] key: &str) {
 }
 
 #[test]
-fn platform_is_refused_rather_than_ignored() {
-    assert_eq!(refused(with_context(&[("platform", "linux/arm64")])).0, Code::Unimplemented);
+fn the_platform_is_carried() {
+    let read = Publication::read(with_context(&[("platform", "linux/arm64")]), Path::new(ROOT)).unwrap();
+    assert_eq!(read.request.platform.unwrap().as_str(), "linux/arm64");
 }
 
 #[test]

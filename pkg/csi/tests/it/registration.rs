@@ -249,6 +249,7 @@ async fn volumes_of_pods_that_left_silently_are_given_up() {
             reference: "r.io/a:1".to_owned(),
             policy: None,
             claims: std::sync::Arc::default(),
+            platform: None,
         };
         node.volumes.want(&target(pod), request);
     }

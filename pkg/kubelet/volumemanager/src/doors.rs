@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use imagevol_api::corev1::{ImageVolumeSource, Pod, Volume};
 use imagevol_api::metav1::ObjectMeta;
 use imagevol_api::names::PodUid;
+use imagevol_api::oci::Platform;
 use imagevol_base::Target;
 use imagevol_base::volumes::{Outlook, VolumeFailure};
 use imagevol_cri::{ImageId, Progress};
@@ -34,6 +35,8 @@ pub struct VolumeRequest {
     pub policy: Option<PullPolicy>,
     /// What else may be shown to registries.
     pub claims: Arc<Claims>,
+    /// The platform to choose from an index; by default the node's.
+    pub platform: Option<Platform>,
 }
 
 /// Why a volume is not published.
@@ -381,16 +384,17 @@ fn adopted(key: &Key, decided: &Decided) -> Wanted {
         reference: decided.reference.clone(),
         policy: None,
         claims: Arc::default(),
+        platform: None,
     };
-    wanted(key, request, Goal::Present)
+    Wanted { adopted: true, ..wanted(key, request, Goal::Present) }
 }
 
 fn wanted(key: &Key, request: VolumeRequest, goal: Goal) -> Wanted {
-    let VolumeRequest { pod, reference, policy, claims } = request;
+    let VolumeRequest { pod, reference, policy, claims, platform } = request;
     let pull_policy = policy.map(|policy| policy.as_str().to_owned());
     let image = ImageVolumeSource { reference: Some(reference), pull_policy };
     let volume = Volume { name: key.volume.to_string(), image: Some(image), ..Volume::default() };
-    Wanted { pod, volume: Arc::new(volume), claims, goal }
+    Wanted { pod, volume: Arc::new(volume), claims, platform, goal, adopted: false }
 }
 
 #[cfg(test)]

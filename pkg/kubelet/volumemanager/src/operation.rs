@@ -68,8 +68,9 @@ pub(crate) fn unmount(plugins: PluginManager, key: Key, to: UnboundedSender<Ende
 }
 
 async fn set_up(plugins: &PluginManager, key: &Key, wanted: &Wanted, how: SetUp) -> Result<Mounted, SetUpFailed> {
-    let Wanted { volume, claims, .. } = wanted;
-    let spec = Spec { key: key.clone(), volume: Arc::clone(volume), claims: Arc::clone(claims) };
+    let Wanted { volume, claims, platform, .. } = wanted;
+    let (volume, claims) = (Arc::clone(volume), Arc::clone(claims));
+    let spec = Spec { key: key.clone(), volume, claims, platform: platform.clone() };
     let mounter = plugins.find_by_spec(&spec)?.new_mounter(&spec, Arc::clone(&wanted.pod))?;
     mounter.set_up(how).await
 }

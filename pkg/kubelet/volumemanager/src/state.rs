@@ -6,7 +6,7 @@ use std::sync::Arc;
 use imagevol_api::core::image_volumes;
 use imagevol_api::corev1::{Pod, Volume};
 use imagevol_api::names::PodUid;
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Platform, Reference};
 use imagevol_base::PodSet;
 use imagevol_cri::ImageId;
 use imagevol_images::Claims;
@@ -22,8 +22,12 @@ pub struct Wanted {
     pub volume: Arc<Volume>,
     /// What is shown to registries besides the pod's own pull secrets.
     pub claims: Arc<Claims>,
+    /// The platform to choose from an index; by default the node's.
+    pub platform: Option<Platform>,
     /// Whether it is to be mounted, or only to be ready for it.
     pub goal: Goal,
+    /// Whether its reference alone is known, from a row of an earlier run.
+    pub adopted: bool,
 }
 
 /// The volumes that should be mounted.
@@ -104,7 +108,7 @@ fn wanted_of(uid: &PodUid, pod: &Arc<Pod>) -> Vec<(Key, Wanted)> {
     let wanted = |volume: &Volume| {
         let key = Key::of_pod(uid.clone(), volume.name.parse().ok()?);
         let (pod, volume) = (Arc::clone(pod), Arc::new(volume.clone()));
-        Some((key, Wanted { pod, volume, claims: Arc::default(), goal: Goal::Mounted }))
+        Some((key, Wanted { pod, volume, claims: Arc::default(), platform: None, goal: Goal::Mounted, adopted: false }))
     };
     image_volumes(pod).filter_map(|(volume, _)| wanted(volume)).collect()
 }
@@ -120,11 +124,11 @@ impl Wanted {
         }
     }
 
-    /// Whether both are volumes of one image by one policy. What a row alone tells of has no policy.
+    /// Whether both are volumes of one image by one policy, as far as that is known.
     pub(crate) fn is_same_volume(&self, other: &Self) -> bool {
         let policy = |wanted: &Self| wanted.volume.image.as_ref().and_then(|image| image.pull_policy.clone());
-        let same_policy = policy(self).zip(policy(other)).is_none_or(|(one, two)| one == two);
-        full(&self.reference()) == full(&other.reference()) && same_policy
+        let is_same = (policy(self), &self.platform) == (policy(other), &other.platform);
+        full(&self.reference()) == full(&other.reference()) && (self.adopted || other.adopted || is_same)
     }
 
     /// The image as the pod's author wrote it.

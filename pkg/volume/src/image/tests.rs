@@ -80,7 +80,7 @@ impl Node {
     async fn set_up_with(&self, mounts: &serde_json::Value, how: SetUp) -> Result<Mounted, SetUpFailed> {
         let pod = pod(mounts);
         let volume = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0].clone();
-        let spec = Spec { key: key(), volume: Arc::new(volume), claims: Arc::default() };
+        let spec = Spec { key: key(), volume: Arc::new(volume), claims: Arc::default(), platform: None };
         assert!(self.plugin.can_support(&spec));
         self.plugin.new_mounter(&spec, Arc::new(pod)).unwrap().set_up(how).await
     }
@@ -295,7 +295,7 @@ async fn a_hundred_volumes_at_the_same_time() {
     let spec = |name: &str| {
         let volume = json!({"name": name, "image": {"reference": IMAGE, "pullPolicy": "IfNotPresent"}});
         let key = Key::of_pod("uid".parse().unwrap(), name.parse().unwrap());
-        Spec { key, volume: Arc::new(serde_json::from_value(volume).unwrap()), claims: Arc::default() }
+        Spec { key, volume: Arc::new(serde_json::from_value(volume).unwrap()), claims: Arc::default(), platform: None }
     };
     let names: Vec<String> = (0..100).map(|number| format!("v{number}")).collect();
     let pod = Arc::new(pod(&json!([])));
@@ -335,7 +335,7 @@ impl OfKubelet {
     async fn set_up(&self, goal: Goal) -> Result<Mounted, SetUpFailed> {
         let pod = pod(&json!([mount("dir")]));
         let volume = pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0].clone();
-        let spec = Spec { key: self.key.clone(), volume: Arc::new(volume), claims: Arc::default() };
+        let spec = Spec { key: self.key.clone(), volume: Arc::new(volume), claims: Arc::default(), platform: None };
         let mounter = self.node.plugin.new_mounter(&spec, Arc::new(pod)).unwrap();
         mounter.set_up(SetUp { goal, ..SetUp::default() }).await
     }

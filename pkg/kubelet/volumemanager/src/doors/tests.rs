@@ -17,7 +17,13 @@ fn target(pod: &str) -> Target {
 }
 
 fn request(reference: &str, policy: Option<PullPolicy>) -> VolumeRequest {
-    VolumeRequest { pod: Arc::default(), reference: reference.to_owned(), policy, claims: Arc::default() }
+    VolumeRequest {
+        pod: Arc::default(),
+        reference: reference.to_owned(),
+        policy,
+        claims: Arc::default(),
+        platform: None,
+    }
 }
 
 fn expected(pods: &[&str]) -> BTreeMap<Key, VolumeRequest> {

@@ -21,7 +21,14 @@ fn image() -> ImageId {
 }
 
 fn wanted() -> Wanted {
-    Wanted { pod: Arc::default(), volume: Arc::default(), claims: Arc::default(), goal: Goal::Mounted }
+    Wanted {
+        pod: Arc::default(),
+        volume: Arc::default(),
+        claims: Arc::default(),
+        platform: None,
+        goal: Goal::Mounted,
+        adopted: false,
+    }
 }
 
 fn have() -> impl Strategy<Value = Have> {

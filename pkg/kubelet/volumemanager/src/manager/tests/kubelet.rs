@@ -15,7 +15,7 @@ fn key_of(pod: &str) -> Key {
 
 fn request(pod: &str, reference: &str) -> VolumeRequest {
     let pod = Arc::new(self::pod(pod, &[]));
-    VolumeRequest { pod, reference: reference.to_owned(), policy: None, claims: Arc::default() }
+    VolumeRequest { pod, reference: reference.to_owned(), policy: None, claims: Arc::default(), platform: None }
 }
 
 async fn publish(volumes: &Volumes, pod: &str) -> Result<ImageId, PublishError> {
