@@ -30,6 +30,11 @@ test: ## Install what is missing, and run every test; as root, those with real m
 	$(BUILD)
 	cargo test --workspace --locked
 
+e2e: ## The driver on a real cluster of one node, as root; ten minutes, and ten more the first time (E2E="--keep")
+	hack/install-deps e2e
+	hack/cluster/build-tools etcd kubernetes containerd
+	hack/e2e $(E2E)
+
 bench: ## Ratios against other tools and what the machine allows, in half an hour (BENCH="--rounds 1 --mib 64 tiny")
 	hack/install-deps test
 	cargo build --locked --release --package imagevold --package imagevol --package imagevol-test-bench
@@ -62,4 +67,4 @@ clean: ## Remove what was built
 	cargo clean
 
 help: ## Say this
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
