@@ -1,7 +1,8 @@
 //! What a container sees of an image.
 
-use imagevol_test_e2e::manifests::{csi, pod, pod_with};
-use imagevol_test_e2e::{Cluster, images};
+use imagevol_test_e2e::manifests::{csi, csi_with, pod, pod_with};
+use imagevol_test_e2e::{Cluster, LoopbackRegistry, images};
+use imagevol_test_support::image::{ImageBuilder, Index, LayerBuilder};
 use serde_json::json;
 
 #[test]
@@ -25,6 +26,43 @@ fn nothing_can_be_written() {
     let mount = mounts.lines().find(|line| line.contains(" /site ")).unwrap_or_else(|| panic!("{mounts}"));
     let words: Vec<_> = mount.split([' ', ',']).collect();
     assert!(["erofs", "ro"].iter().all(|word| words.contains(word)), "{mount}");
+}
+
+/// What the node has mounted for the pod; the container's own view of it is the runtime's, which takes other flags than `ro` away.
+#[test]
+fn devices_and_set_user_id_do_not_count_on_the_node() {
+    let Some(cluster) = Cluster::find_local("devices_and_set_user_id_do_not_count_on_the_node") else { return };
+    let namespace = cluster.namespace("flags");
+    let reference = images::push(cluster.registry(), "e2e/flags", "v1", &images::site("flags"));
+    let uid = namespace.run(&pod(&cluster, "web", &[csi("site", &reference)]));
+    let at = format!("/pods/{uid}/volumes/kubernetes.io~csi/site/mount ");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = table.lines().find(|line| line.contains(&at)).unwrap_or_else(|| panic!("no {at} in {table}"));
+    // proc_pid_mountinfo(5): the sixth field.
+    let flags: Vec<_> = mount.split(' ').nth(5).unwrap().split(',').collect();
+    assert!(["ro", "nosuid", "nodev"].iter().all(|flag| flags.contains(flag)), "{mount}");
+}
+
+/// An index of two platforms, of which a pod chooses one that the node is not.
+#[test]
+fn another_platform_is_mounted_where_it_is_asked_for() {
+    let Some(cluster) = Cluster::find_local("another_platform_is_mounted_where_it_is_asked_for") else { return };
+    let namespace = cluster.namespace("platform");
+    let registry = LoopbackRegistry::start();
+    let of = |architecture: &str, variant| {
+        let layer = LayerBuilder::new().file("index.html", format!("{architecture} in {}", namespace.name()));
+        ImageBuilder::new().layer(layer.gzip()).platform("linux", architecture, variant).build()
+    };
+    let index = Index::new([of("amd64", None), of("arm64", Some("v8"))]);
+    let reference = registry.push_index("e2e/platform", "v1", &index);
+    let volumes = ["amd64", "arm64"].map(|architecture| {
+        csi_with(architecture, &json!({ "reference": reference, "platform": format!("linux/{architecture}") }))
+    });
+    namespace.run(&pod(&cluster, "web", &volumes));
+    for architecture in ["amd64", "arm64"] {
+        let read = namespace.read("web", &format!("/{architecture}/index.html"));
+        assert_eq!(read, format!("{architecture} in {}", namespace.name()));
+    }
 }
 
 /// The container runtime's own image volumes pull artifacts and show an empty directory.

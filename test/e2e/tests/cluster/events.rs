@@ -52,6 +52,13 @@ fn never(image: &str) -> [Told; 2] {
     [event("Warning", "ErrImageNeverPull", "", &text), event("Warning", "Failed", SHELL, "Error: ErrImageNeverPull")]
 }
 
+fn invalid(image: &str) -> [Told; 2] {
+    let text = format!(
+        "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": invalid reference format: repository name (UPPER) must be lowercase"
+    );
+    [event("Warning", "InspectFailed", "", &text), event("Warning", "Failed", SHELL, "Error: InvalidImageName")]
+}
+
 /// Scheduling is none of ours; that a mount failed is what the kubelet adds for every volume that is a driver's.
 fn story(namespace: &Namespace, pod: &str) -> Vec<Event> {
     let foreign = |event: &Event| matches!(event.reason.as_str(), "Scheduled" | "FailedMount");
@@ -65,6 +72,15 @@ fn await_story(namespace: &Namespace, pod: &str, expected: &[Told]) {
         let told: BTreeSet<_> = story(namespace, pod).iter().map(Event::told).collect();
         if told == expected { Ok(()) } else { Err((told, expected.clone())) }
     });
+}
+
+/// However often the kubelet asks, a back-off is told once until the next pull: a pod may have few events.
+fn assert_told_once_a_window(namespace: &Namespace, pod: &str) {
+    let story = story(namespace, pod);
+    let count =
+        |text: &str| story.iter().filter(|event| event.message.starts_with(text)).map(|event| event.count).sum::<u64>();
+    let pulls = count("Pulling image ");
+    assert!(count("Back-off pulling image ") <= pulls && count("Error: ImagePullBackOff") <= pulls, "{story:#?}");
 }
 
 /// The lines that `kubectl describe pod` ends with, without their ages: type, reason, who, text.
@@ -117,20 +133,25 @@ fn failures_are_told_as_natively() {
     let denied = format!("{}/e2e/denied:v1", cluster.private_registry());
     // Nobody listens on port 1.
     let down = "127.0.0.1:1/data:v1".to_owned();
+    let upper = format!("{}/UPPER:1", cluster.registry());
     let policy_never = json!({ "reference": absent, "pullPolicy": "Never" });
     let mut native_never = native("site", &absent);
     native_never["image"]["pullPolicy"] = json!("Never");
     namespace.apply(&pod(&cluster, "never-ours", &[csi_with("site", &policy_never)]));
     namespace.apply(&pod(&cluster, "never-native", &[native_never]));
-    for (name, image) in [("unknown", &unknown), ("denied", &denied), ("down", &down)] {
+    for (name, image) in [("unknown", &unknown), ("denied", &denied), ("down", &down), ("upper", &upper)] {
         namespace.apply(&pod(&cluster, &format!("{name}-ours"), &[csi("site", image)]));
         namespace.apply(&pod(&cluster, &format!("{name}-native"), &[native("site", image)]));
     }
     for who in ["native", "ours"] {
         await_story(&namespace, &format!("never-{who}"), &never(&absent));
+        await_story(&namespace, &format!("upper-{who}"), &invalid(&upper));
         for (name, image) in [("unknown", &unknown), ("denied", &denied), ("down", &down)] {
             await_story(&namespace, &format!("{name}-{who}"), &failed(image));
         }
+    }
+    for pod in ["unknown-ours", "denied-ours", "down-ours"] {
+        assert_told_once_a_window(&namespace, pod);
     }
     let lines = described(&namespace, "unknown-ours");
     let failed = format!(" imagevol Failed to pull image \"{unknown}\": registry {}: ", cluster.registry());
