@@ -32,7 +32,7 @@ test: ## Install what is missing, and run every test; as root, those with real m
 
 e2e: ## The driver on a real cluster of one node, as root; ten minutes, and ten more the first time (E2E="--keep")
 	hack/install-deps e2e
-	hack/cluster/build-tools etcd kubernetes containerd
+	hack/cluster/build-tools etcd kubernetes containerd helm
 	hack/e2e $(E2E)
 
 bench: ## Ratios against other tools and what the machine allows, in half an hour (BENCH="--rounds 1 --mib 64 tiny")
