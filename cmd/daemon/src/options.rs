@@ -12,7 +12,7 @@ use crate::webhook::WebhookOptions;
 
 /// Mounts OCI images and artifacts into pods.
 #[derive(Debug, Parser)]
-#[command(name = "imagevold", version, about, max_term_width = 100)]
+#[command(name = "imagevold", version, max_term_width = 100)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -53,7 +53,7 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Check the state directory while no daemon runs: rows, files, sizes, digests, mounts
     Fsck,
-    /// Turn volumes[].image into CSI volumes at admission, for clusters without mutating admission policies
+    /// Serve the webhook that turns volumes[].image into CSI volumes
     Webhook(WebhookOptions),
 }
 
