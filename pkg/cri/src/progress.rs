@@ -49,6 +49,11 @@ impl Progress {
         self.blobs().iter().map(read).collect()
     }
 
+    /// Bytes that are here, and bytes of all blobs that are known.
+    pub fn sums(&self) -> (u64, u64) {
+        self.snapshot().iter().fold((0, 0), |(done, size), blob| (done + blob.done, size + blob.size))
+    }
+
     fn blobs(&self) -> MutexGuard<'_, Vec<Blob>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -141,6 +141,7 @@ pub struct Volumes {
 
 struct Shared {
     wishes: Mutex<Wishes>,
+    /// Counts the changes of the wishes; changed while they are locked.
     version: watch::Sender<u64>,
     reports: watch::Sender<DoorReports>,
     /// Of the pulls under way.
@@ -304,18 +305,16 @@ impl Volumes {
             Some(DoorState::Failed(failure)) => Some(failure.clone()),
             Some(_) | None => None,
         };
-        let blobs = self.progress().get(key).map(Progress::snapshot).unwrap_or_default();
-        let sum = |of: fn(&imagevol_cri::progress::BlobProgress) -> u64| blobs.iter().map(of).sum();
-        PublishError::Waiting { done: sum(|blob| blob.done), total: sum(|blob| blob.size), last }
+        let (done, total) = self.progress().get(key).map(Progress::sums).unwrap_or_default();
+        PublishError::Waiting { done, total, last }
     }
 
     /// Changes the wishes and wakes the manager; the version that holds the change.
     fn change(&self, change: impl FnOnce(&mut Wishes)) -> u64 {
         let mut wishes = self.wishes();
-        wishes.version += 1;
         change(&mut wishes);
-        self.shared.version.send_replace(wishes.version);
-        wishes.version
+        self.shared.version.send_modify(|version| *version += 1);
+        *self.shared.version.borrow()
     }
 
     fn wishes(&self) -> MutexGuard<'_, Wishes> {
@@ -350,7 +349,7 @@ impl Volumes {
         let mut wishes = self.wishes();
         let unseen = std::mem::take(&mut wishes.unseen);
         let wanted = wishes.entries.iter().map(|(key, entry)| (key.clone(), entry.wanted.clone())).collect();
-        (wanted, unseen, wishes.version)
+        (wanted, unseen, *self.shared.version.borrow())
     }
 
     pub(crate) fn report(&self, reports: DoorReports) {

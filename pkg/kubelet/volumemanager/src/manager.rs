@@ -9,7 +9,6 @@ use imagevol_api::corev1::Pod;
 use imagevol_base::progress::{self, PULL_PROGRESS, ProgressThrottle};
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventKind, EventRecorder, KeyedBackoff, PodSet, Supervisor};
-use imagevol_cri::progress::BlobProgress;
 use imagevol_cri::{ImageReferences, Progress};
 use imagevol_volume::{Door, Goal, Host, Key, Mounted, PluginManager, SetUp, SetUpFailed, VolumeError};
 use tokio::sync::{mpsc, watch};
@@ -403,9 +402,8 @@ impl VolumeManager {
     fn tell_progress(&mut self) {
         let now = Instant::now();
         for (key, Mounting { wanted, progress, .. }) in &self.mounting {
-            let blobs = progress.snapshot();
-            let sum = |of: fn(&BlobProgress) -> u64| blobs.iter().map(of).sum();
-            let progress = progress::Progress { done: sum(|blob| blob.done), total: sum(|blob| blob.size) };
+            let (done, total) = progress.sums();
+            let progress = progress::Progress { done, total };
             if let Some(text) = self.throttle.observe(key.clone(), &wanted.reference(), progress, now) {
                 self.parts.events.record(&pod_ref(&wanted.pod), EventKind::Normal, PULL_PROGRESS, text);
             }
@@ -467,7 +465,7 @@ async fn until(due: Option<Instant>) {
 }
 
 fn bytes_of(progress: &Progress) -> u64 {
-    progress.snapshot().iter().map(|blob| blob.done).sum()
+    progress.sums().0
 }
 
 #[cfg(test)]

@@ -11,8 +11,6 @@ use crate::state::Wanted;
 /// What doors want, all of them together.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// Counts the changes.
-    pub(super) version: u64,
     pub(super) entries: BTreeMap<Key, Entry>,
     /// Pods whose volumes nobody needs to mount any more.
     pub(super) deleted: BTreeSet<PodUid>,
