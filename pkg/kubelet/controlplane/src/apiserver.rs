@@ -12,7 +12,6 @@ pub(crate) mod post;
 mod retry;
 mod secrets;
 mod server;
-mod service_account;
 pub mod webhook;
 
 pub use access::{Access, ConnectError};
@@ -21,7 +20,6 @@ pub use pods::{NodePods, watch_pods};
 pub use post::Posting;
 pub use secrets::{ClusterPullSecrets, ManifestPullSecrets};
 pub use server::ApiServer;
-pub use service_account::ServiceAccountIdentity;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -139,7 +139,7 @@ fn rules() -> Value {
 /// What it needs in addition to read pull secrets.
 fn rules_with_secrets() -> Value {
     let mut rules = rules();
-    let more = json!([{"apiGroups": [""], "resources": ["secrets", "serviceaccounts"], "verbs": ["get"]}]);
+    let more = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]);
     rules.as_array_mut().unwrap().extend(more.as_array().unwrap().clone());
     rules
 }
@@ -289,13 +289,6 @@ async fn pull_secrets_need_their_own_right() {
     let found = eventually(async || with.for_pod(&seen).await).await;
     assert_eq!((found.found.len(), found.missing), (1, vec!["absent".to_owned()]));
     assert!(server.secret(&namespace.name, "regcred").await.unwrap().is_some());
-    assert!(
-        server
-            .service_account(&namespace.name, "default")
-            .await
-            .unwrap()
-            .is_some_and(|account| !account.uid.is_empty())
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

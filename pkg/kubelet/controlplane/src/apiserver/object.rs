@@ -17,8 +17,6 @@ const STRATEGIC_MERGE_PATCH: &str = "application/strategic-merge-patch+json";
 pub(super) const PODS: Resource = Resource { base: "/api/v1", plural: "pods" };
 /// Secrets.
 pub(super) const SECRETS: Resource = Resource { base: "/api/v1", plural: "secrets" };
-/// Service accounts.
-pub(super) const SERVICE_ACCOUNTS: Resource = Resource { base: "/api/v1", plural: "serviceaccounts" };
 /// Events, of the core group as the kubelet's.
 pub(super) const EVENTS: Resource = Resource { base: "/api/v1", plural: "events" };
 /// Mutating webhooks.
