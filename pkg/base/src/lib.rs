@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod blocking;
+pub mod collection;
 mod digester;
 pub mod events;
 mod holder;
@@ -18,6 +20,7 @@ mod target;
 pub mod volumes;
 
 pub use backoff::KeyedBackoff;
+pub use blocking::blocking;
 pub use digester::Digester;
 pub use events::{EventKind, EventRecorder};
 pub use holder::{Holder, HolderError};
@@ -25,4 +28,4 @@ pub use pods::PodSet;
 pub use process::ProcessGroup;
 pub use single_flight::SingleFlight;
 pub use supervisor::Supervisor;
-pub use target::{Target, TargetError};
+pub use target::{PODS, Target, TargetError, VOLUMES};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use imagevol_api::names::{LeafName, PodUid, VolumeName};
 
 /// Directory of all pods below the kubelet's root (kubelet_getters.go, `getPodsDir`).
-const PODS: &str = "pods";
+pub const PODS: &str = "pods";
 /// Directory of a pod's volumes (config/defaults.go, `DefaultKubeletVolumesDirName`).
-const VOLUMES: &str = "volumes";
+pub const VOLUMES: &str = "volumes";
 /// The kubelet's own CSI plugin, as it writes it in paths (pkg/volume/csi, `CSIPluginName`, escaped).
 const CSI_PLUGIN: &str = "kubernetes.io~csi";
 

@@ -3,6 +3,7 @@
 //! The kubelet's directories may be wiped while we run; whoever connects by path then finds nobody, and the kubelet takes notice of a
 //! plugin only when its socket appears. So the file is looked at, slowly, and made anew when it is gone.
 
+use imagevol_base::blocking;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -14,7 +15,6 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::blocking;
 use crate::socket::{Bound, Parent, SocketError, SocketFile};
 
 /// How often the file is looked at: a system call. Half of what a kubelet needs to give up a dial (plugin registration, 10 s).

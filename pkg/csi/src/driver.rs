@@ -13,6 +13,7 @@ use imagevol_api::csi::node_server::{self, NodeServer};
 use imagevol_api::names::PodUid;
 use imagevol_api::pluginregistration::registration_server::RegistrationServer;
 use imagevol_base::Supervisor;
+use imagevol_base::blocking;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::StreamExt as _;
@@ -22,7 +23,6 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::authority::Named;
-use crate::blocking::blocking;
 use crate::door::Door;
 use crate::identity::Identity;
 use crate::node::Node;

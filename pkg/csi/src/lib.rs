@@ -9,7 +9,6 @@
 mod answer;
 mod attributes;
 mod authority;
-mod blocking;
 mod claims;
 mod deadline;
 mod door;

@@ -13,13 +13,13 @@ use imagevol_api::csi::{
     NodeUnstageVolumeResponse, node_server,
 };
 use imagevol_base::Target;
+use imagevol_base::blocking;
 use imagevol_volumemanager::DoorState;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::blocking::blocking;
 use crate::driver::PodLookup;
 use crate::publisher::Publisher;
 use crate::refusal::Refusal;

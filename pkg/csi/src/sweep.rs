@@ -10,18 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use imagevol_api::names::PodUid;
-use imagevol_base::Target;
+use imagevol_base::{PODS, Target, blocking};
 use imagevol_volumemanager::DoorState;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking::blocking;
 use crate::driver::PodLookup;
 use crate::publisher::Publisher;
 
 /// How often it looks: an image that is kept a minute too long does no harm.
 const LOOK: Duration = Duration::from_mins(1);
-/// Directory of all pods below the kubelet's root (kubelet_getters.go, `getPodsDir`).
-const PODS: &str = "pods";
 
 /// Looks for volumes without a pod.
 pub(crate) struct Sweep {

@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::names::{ContainerName, PodUid, VolumeName};
+use imagevol_base::PODS;
 use imagevol_mount::{DetachedMount, DirError, FileKind, Interface, MountKind, MountPoint, SafeDir};
 
 use crate::{Door, Key, Result, VolumeError};
 
 mod place;
 
-use place::PODS;
 pub use place::Place;
 
 /// Mode of a pod's directories (kubelet_getters.go, `MkdirAll(..., 0750)`).

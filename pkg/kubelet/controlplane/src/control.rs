@@ -17,12 +17,12 @@ use imagevol_api::core::pod_ref;
 use imagevol_api::corev1::{Event, Pod};
 use imagevol_api::daemon::ApplyResponse;
 use imagevol_api::names::PodUid;
+use imagevol_base::blocking;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventKind, EventRecorder, PodSet, Supervisor};
 
 use crate::apiserver::post::{self, EventSink, Subjects};
 use crate::apiserver::{ApiServer, Posting};
-use crate::blocking::blocking;
 use crate::clock::WallClock;
 use crate::db::{DbError, PodRow, StatusDb};
 use crate::events::{self, EventSettings, Events, Recorder};

@@ -14,10 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use imagevol_api::corev1::{Event, EventSource, ObjectReference};
 use imagevol_api::metav1::{ObjectMeta, Time};
-use imagevol_base::{EventKind, EventRecorder, Supervisor};
+use imagevol_base::{EventKind, EventRecorder, Supervisor, blocking};
 
 use crate::apiserver::post::EventSink;
-use crate::blocking::blocking;
 use crate::clock::WallClock;
 use crate::db::{Changes, Result, StatusDb};
 use crate::text::one_line;

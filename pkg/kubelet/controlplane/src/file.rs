@@ -6,6 +6,7 @@
 //! the file. Links, fifos, sockets, directories and devices are refused. Of two files that name the same object the first by name wins.
 //! A directory that cannot be read changes nothing; until it has been read once, the source is not ready.
 
+use imagevol_base::blocking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,8 +15,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use crate::blocking::blocking;
 
 mod load;
 mod read;

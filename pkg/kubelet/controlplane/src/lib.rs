@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod apiserver;
-mod blocking;
 mod clock;
 mod control;
 mod db;

@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-mod blocking;
 mod claims;
 mod credentials;
 mod error;

@@ -1,6 +1,7 @@
 //! Credentials that the node has for its pods: docker configuration files (Kubernetes, `pkg/credentialprovider/provider.go`),
 //! then what its credential providers know.
 
+use imagevol_base::blocking;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::blocking::blocking;
 use crate::keyring::{CredentialSource, DockerConfig, DockerConfigError, Keyring, MatchedCredential};
 use crate::providers::{Behalf, CredentialProviders};
 

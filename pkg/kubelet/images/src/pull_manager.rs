@@ -11,6 +11,7 @@
 //! an image that came by a pull is never taken for a preloaded one, which anybody may use. Whatever goes wrong leaves an
 //! intent too many, and then a pod has to prove its right once more than needed.
 
+use imagevol_base::blocking;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,6 @@ use imagevol_api::oci::Reference;
 use imagevol_api::records::{ImagePullCredentials, ImagePulledRecord};
 use imagevol_cri::{Image, ImageId};
 
-use crate::blocking::blocking;
 use crate::metrics::Metrics;
 
 mod access;

@@ -3,14 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use imagevol_api::names::{ContainerName, PodUid, VolumeName};
-use imagevol_base::Target;
+use imagevol_base::{PODS, Target, VOLUMES};
 
 use crate::{Door, Key};
 
-/// Directory of all pods (kubelet_getters.go, `getPodsDir`).
-pub(super) const PODS: &str = "pods";
-/// Directory of a pod's volumes (config/defaults.go, `DefaultKubeletVolumesDirName`).
-const VOLUMES: &str = "volumes";
 /// Directory of a pod's sub paths (config/defaults.go, `DefaultKubeletVolumeSubpathsDirName`).
 const SUB_PATHS: &str = "volume-subpaths";
 /// The plugin's name with its slash escaped, as the kubelet writes it in paths.

@@ -16,11 +16,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use imagevol_base::Supervisor;
+use imagevol_base::blocking;
 
 use super::access::{Access, Built, ConnectError};
 use super::fault::{RequestError, RequestFault};
 use super::object::Call;
-use crate::blocking::blocking;
 
 /// For an answer to come, whole: what the API server itself allows (kube-apiserver `--request-timeout`, default 1 m), and a little for the way.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(65);

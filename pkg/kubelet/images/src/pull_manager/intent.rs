@@ -1,5 +1,6 @@
 //! The intent of one pull, from before it begins until its outcome is recorded.
 
+use imagevol_base::blocking;
 use std::sync::Arc;
 
 use imagevol_api::records::ImagePullCredentials;
@@ -7,7 +8,6 @@ use imagevol_cri::ImageId;
 use tokio::runtime::Handle;
 
 use super::Shared;
-use crate::blocking::blocking;
 
 /// One pull's share in the intent on disk. However it is dropped, an image that the pull may have brought does not count as
 /// preloaded.

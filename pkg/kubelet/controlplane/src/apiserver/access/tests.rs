@@ -23,7 +23,7 @@ fn build(path: &Path) -> Result<Built, ConnectError> {
     imagevol_test_support::install_crypto();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let access = Access::from(Some(path.to_owned()));
-    runtime.block_on(crate::blocking::blocking(move || access.build()))
+    runtime.block_on(imagevol_base::blocking(move || access.build()))
 }
 
 fn told(error: &ConnectError) -> String {
@@ -82,7 +82,7 @@ fn a_kubeconfig_that_is_not_there_is_named() {
 #[test]
 fn outside_a_cluster_there_is_no_service_account() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let built = runtime.block_on(crate::blocking::blocking(|| Access::from(None).build()));
+    let built = runtime.block_on(imagevol_base::blocking(|| Access::from(None).build()));
     assert!(matches!(built, Err(ConnectError::InCluster(_))));
 }
 

@@ -1,7 +1,8 @@
 //! The way from async code to the disk.
 
-/// Runs work that blocks where it may. A panic in it goes on in the caller, whose supervisor counts it.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs work that blocks where it may. A panic in it goes on in the caller, whose supervisor counts it. Dropping the future does not
+/// stop the work.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
