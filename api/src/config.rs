@@ -159,8 +159,35 @@ pub struct ImagevolConfiguration {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
 
-    /// What an image may be at most.
+    /// What an image may be at most, and all of them together.
     pub limits: Limits,
+
+    /// How full the file system of `stateDir` may be, in percent, before images that nobody needs are removed; 100 with
+    /// `imageMaximumGCAge: 0s` turns garbage collection off.
+    /// Default: `85`.
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    pub image_gc_high_threshold_percent: u8,
+    /// How full it is when that stops; lower than `imageGCHighThresholdPercent`.
+    /// Default: `80`.
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    pub image_gc_low_threshold_percent: u8,
+    /// How long an image stays after it was first seen, whether somebody uses it or not.
+    /// Default: `2m0s`.
+    #[serde(rename = "imageMinimumGCAge")]
+    pub image_minimum_gc_age: Duration,
+    /// How long an image stays that nobody uses, however much space is free; 0 is for ever.
+    /// Default: `0s`.
+    #[serde(rename = "imageMaximumGCAge")]
+    pub image_maximum_gc_age: Duration,
+
+    /// The directory of `ImagePrefetch` files: images that are kept present. It need not exist.
+    /// Default: `/etc/imagevol/prefetch`.
+    pub prefetch_path: PathBuf,
+    /// OCI image layouts that are looked at before the network. They are only read.
+    /// Default: empty.
+    pub additional_image_stores: Vec<AdditionalImageStore>,
+    /// Whether and how fast what is stored is read again and held against its digests.
+    pub scrub: ScrubConfiguration,
 
     /// The CSI driver `csi.imagevol.dev`, for the kubelet of this node.
     /// Default: no driver.
@@ -188,6 +215,30 @@ pub struct CsiConfiguration {
     /// `115s`: the kubelet gives up after two minutes.
     /// Default: `1m50s`.
     pub publish_timeout: Duration,
+}
+
+/// A directory with images that others keep: an OCI image layout (image spec, image-layout.md), on disk or NFS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AdditionalImageStore {
+    /// The directory.
+    pub path: PathBuf,
+    /// The repository of images whose name in the layout is a tag alone, or nothing.
+    /// Default: such images are not found by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+}
+
+/// Reading what is stored again and again, to find what the disk has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ScrubConfiguration {
+    /// How long after the end of one round the next begins; 0 is never.
+    /// Default: `0s`.
+    pub interval: Duration,
+    /// Bytes that are read in a second, at most.
+    /// Default: `50Mi`.
+    pub max_bytes_per_second: Bytes,
 }
 
 /// The API server. `kubernetes: {}` is all that is needed in a pod.
@@ -241,6 +292,12 @@ pub struct Limits {
     /// The metadata of an image, with all names and attributes, as it is mounted.
     /// Default: `1Gi`.
     pub max_index_bytes: Bytes,
+    /// All images of the node together, on disk; 0 is no limit.
+    /// Default: `0`.
+    pub max_store_bytes: Bytes,
+    /// What pulls leave free on the file system of `stateDir`.
+    /// Default: `64Mi`.
+    pub min_free_bytes: Bytes,
 }
 
 /// Why a configuration file cannot be used.
@@ -358,6 +415,13 @@ impl Default for ImagevolConfiguration {
             plain_http_registries: Vec::new(),
             platform: None,
             limits: Limits::default(),
+            image_gc_high_threshold_percent: 85,
+            image_gc_low_threshold_percent: 80,
+            image_minimum_gc_age: Duration::from_secs(2 * 60),
+            image_maximum_gc_age: Duration::ZERO,
+            prefetch_path: "/etc/imagevol/prefetch".into(),
+            additional_image_stores: Vec::new(),
+            scrub: ScrubConfiguration::default(),
             csi: None,
             kubernetes: None,
         }
@@ -383,6 +447,13 @@ impl Default for LoggingConfiguration {
     }
 }
 
+impl Default for ScrubConfiguration {
+    fn default() -> Self {
+        // A quarter of what a slow disk reads.
+        Self { interval: Duration::ZERO, max_bytes_per_second: Bytes::new(50 << 20) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -393,6 +464,9 @@ impl Default for Limits {
             max_image_entries: 20_000_000,
             max_image_layers: 512,
             max_index_bytes: Bytes::new(1 << 30),
+            max_store_bytes: Bytes::new(0),
+            // The database must be able to grow while images are removed.
+            min_free_bytes: Bytes::new(64 << 20),
         }
     }
 }

@@ -14,15 +14,36 @@
 //! | `GET /images`, `GET /images/inspect?reference=REF` | [`ImageList`], [`ImageDetail`] |
 //! | `DELETE /images?reference=REF` | [`RemovedImage`]; 409 and a `Status` that names the holders |
 //! | `POST /images/pull` | body: [`PullRequest`]; one [`PullEvent`] a line until the pull ends |
-//! | `GET /fsck` | [`FsckReport`] |
+//! | `POST /images/import?name=REF&repository=NAME` | body: a tar; one [`ImportEvent`] a line until the import ends |
+//! | `GET /images/export?reference=REF&reference=...` | a tar |
+//! | `GET /images/why?name=NAME` | [`WhyReport`] |
+//! | `POST /gc` | body: [`GcRequest`]; [`GcReport`] |
+//! | `GET /df` | [`DiskUsage`] |
+//! | `GET /pins`, `PUT /pins?pattern=P`, `DELETE /pins?pattern=P` | [`PinList`], `Status` |
+//! | `GET /prefetch` | [`PrefetchList`] |
+//! | `POST /prefetch` | body: [`PrefetchRequest`]; one [`PullEvent`] a line until the pull ends |
+//! | `DELETE /prefetch?reference=REF` | `Status`; gives up what was fetched ahead by command |
+//! | `GET /references` | [`ReferenceList`] |
+//! | `PUT /references/OWNER/NAME` | body: [`ReferenceRequest`]; [`HeldReference`] |
+//! | `DELETE /references/OWNER/NAME` | `Status` |
+//! | `GET /fsck`, `POST /fsck` | [`FsckReport`]; `POST` repairs |
 //!
 //! Errors are a `metav1.Status` with the HTTP code that Kubernetes gives the same condition.
+
+mod lifetime;
+mod supply;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Digest;
+
+pub use lifetime::{
+    DiskUsage, DiskUsageItem, GcImage, GcReport, GcRequest, GcStayed, HeldReference, HolderState, Pin, PinList,
+    ReferenceList, ReferenceRequest, WhyContent, WhyHolder, WhyImage, WhyReport,
+};
+pub use supply::{ImportEvent, PrefetchList, PrefetchPhase, PrefetchRequest, Prefetched};
 
 /// What runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -357,6 +378,9 @@ pub struct FsckReport {
     pub unfinished: Vec<String>,
     /// What is wrong, a sentence each; empty when all is well.
     pub problems: Vec<String>,
+    /// What a repair has done about it, a sentence each.
+    #[serde(default)]
+    pub repaired: Vec<String>,
 }
 
 // === impl FsckReport ===
@@ -369,6 +393,7 @@ impl fmt::Display for FsckReport {
         writeln!(f, "Checked {images}, {blobs} with {bytes}, and {mounts}.")?;
         list(f, "Unfinished, which is no error:", &self.unfinished)?;
         list(f, "Problems:", &self.problems)?;
+        list(f, "Repaired:", &self.repaired)?;
         if self.problems.is_empty() { writeln!(f, "No problems found.") } else { Ok(()) }
     }
 }

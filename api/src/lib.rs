@@ -16,6 +16,7 @@ mod hex;
 pub mod names;
 pub mod oci;
 pub mod pluginregistration;
+pub mod prefetch;
 pub mod records;
 
 pub use k8s_openapi::api::core::v1 as corev1;

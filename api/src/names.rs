@@ -74,6 +74,18 @@ path_name! {
     LeafName
 }
 path_name! {
+    /// `metadata.name` of an `ImagePrefetch`: whose list keeps an image.
+    PrefetchName
+}
+path_name! {
+    /// A component of the node that keeps images: part of its references' rows.
+    OwnerName
+}
+path_name! {
+    /// What a component calls one of its references.
+    ReferenceName
+}
+path_name! {
     /// `spec.containers[].name`: the name of a container's directory of sub paths.
     ContainerName
 }

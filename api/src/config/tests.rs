@@ -41,6 +41,10 @@ fn every_field_survives_a_round_trip() {
         logging: LoggingConfiguration { format: LogFormat::Json, verbosity: 4 },
         image_credential_provider_config: Some("/c".into()),
         image_credential_provider_bin_dir: Some("/b".into()),
+        additional_image_stores: vec![
+            AdditionalImageStore { path: "/nfs".into(), repository: Some("r.example/models".into()) },
+            AdditionalImageStore { path: "/mnt".into(), repository: None },
+        ],
         csi: Some(CsiConfiguration { endpoint: Some("/e".into()), ..CsiConfiguration::default() }),
         kubernetes: Some(KubernetesConfiguration { image_pull_secrets: true, ..KubernetesConfiguration::default() }),
         ..ImagevolConfiguration::default()
@@ -55,9 +59,13 @@ fn names_are_those_of_the_kubelets_configuration() {
         "registryPullQPS: 5\nregistryBurst: 7\nserializeImagePulls: true\nmaxParallelImagePulls: 1\nstaticPodPath: /m\n\
          fileCheckFrequency: 1m30s\neventTTL: 2h\nshutdownGracePeriod: 0s\npullFailurePolicy: Retry\n\
          imagePullCredentialsVerificationPolicy: AlwaysVerify\nlogging: {format: json, verbosity: 2}\n\
-         limits: {maxLayerBytes: 100Gi, maxIndexBytes: 1048576}\nplainHTTPRegistries: [localhost:5000]\n",
+         limits: {maxLayerBytes: 100Gi, maxIndexBytes: 1048576}\nplainHTTPRegistries: [localhost:5000]\n\
+         imageGCHighThresholdPercent: 90\nimageGCLowThresholdPercent: 70\nimageMinimumGCAge: 1m\nimageMaximumGCAge: 168h\n",
     )
     .unwrap();
+    assert_eq!((configuration.image_gc_high_threshold_percent, configuration.image_gc_low_threshold_percent), (90, 70));
+    assert_eq!(configuration.image_minimum_gc_age, Duration::from_secs(60));
+    assert_eq!(configuration.image_maximum_gc_age, Duration::from_secs(7 * 24 * 60 * 60));
     assert_eq!((configuration.registry_pull_qps, configuration.registry_burst), (5, 7));
     assert_eq!(configuration.file_check_frequency, Duration::from_secs(90));
     assert_eq!(configuration.limits.max_layer_bytes.get(), 100 << 30);
@@ -112,6 +120,23 @@ fn refuses_what_it_does_not_know(#[case] rest: &str, #[case] part: &str) {
     r#"platform: Invalid value: "linux": must be os/architecture or os/architecture/variant, in lower case"#
 )]
 #[case("limits: {maxImageLayers: 0}\n", "limits.maxImageLayers: Invalid value: 0: must be a positive number")]
+#[case(
+    "imageGCHighThresholdPercent: 101\n",
+    "imageGCHighThresholdPercent: Invalid value: 101: invalid HighThresholdPercent 101, must be in range [0-100]"
+)]
+#[case(
+    "imageGCHighThresholdPercent: 50\n",
+    "imageGCLowThresholdPercent: Invalid value: 80: LowThresholdPercent 80 can not be higher than HighThresholdPercent 50"
+)]
+#[case(
+    "additionalImageStores: [{path: x}]\n",
+    r#"additionalImageStores[0].path: Invalid value: "x": must be an absolute path without '..'"#
+)]
+#[case(
+    "additionalImageStores: [{path: /x, repository: 'r.io/a:1'}]\n",
+    r#"additionalImageStores[0].repository: Invalid value: "r.io/a:1": must be an image name without tag or digest"#
+)]
+#[case("scrub: {maxBytesPerSecond: 0}\n", "scrub.maxBytesPerSecond: Invalid value: 0: must be a positive number")]
 fn names_the_field_that_is_wrong(#[case] rest: &str, #[case] message: &str) {
     assert_eq!(error(rest), format!("configuration is invalid: {message}"));
 }

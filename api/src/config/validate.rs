@@ -27,6 +27,9 @@ pub(super) fn errors(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
     errors.extend(registries(configuration));
     errors.extend(credential_providers(configuration));
     errors.extend(limits(&configuration.limits));
+    errors.extend(collection(configuration));
+    errors.extend(additional_stores(configuration));
+    errors.extend(scrub(configuration));
     errors.extend(csi(configuration));
     errors
 }
@@ -39,6 +42,7 @@ fn paths(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
         ("staticPodPath", Some(&configuration.static_pod_path)),
         ("socket", configuration.socket.as_ref()),
         ("registryConfigPath", Some(&configuration.registry_config_path)),
+        ("prefetchPath", Some(&configuration.prefetch_path)),
         ("imageCredentialProviderConfig", configuration.image_credential_provider_config.as_ref()),
         ("imageCredentialProviderBinDir", configuration.image_credential_provider_bin_dir.as_ref()),
     ];
@@ -183,6 +187,49 @@ fn limits(limits: &Limits) -> Vec<FieldError> {
     ];
     let zero = fields.into_iter().filter(|(_, number)| *number == 0);
     zero.map(|(field, _)| limit.child(field).invalid(0_i32, "must be a positive number")).collect()
+}
+
+/// The kubelet's rules, with its texts (pkg/kubelet/images/image_gc_manager.go, `NewImageGCManager`).
+fn collection(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let (high, low) = (configuration.image_gc_high_threshold_percent, configuration.image_gc_low_threshold_percent);
+    let (high_field, low_field) = (Path::new("imageGCHighThresholdPercent"), Path::new("imageGCLowThresholdPercent"));
+    let fields = [(&high_field, "HighThresholdPercent", high), (&low_field, "LowThresholdPercent", low)];
+    let mut errors = Vec::new();
+    for (field, name, percent) in fields {
+        if percent > 100 {
+            let message = format!("invalid {name} {percent}, must be in range [0-100]");
+            errors.push(field.invalid(i32::from(percent), message));
+        }
+    }
+    if low > high {
+        let message = format!("LowThresholdPercent {low} can not be higher than HighThresholdPercent {high}");
+        errors.push(low_field.invalid(i32::from(low), message));
+    }
+    errors
+}
+
+fn additional_stores(configuration: &ImagevolConfiguration) -> Vec<FieldError> {
+    let field = Path::new("additionalImageStores");
+    let mut errors = Vec::new();
+    for (index, store) in configuration.additional_image_stores.iter().enumerate() {
+        let field = field.index(index);
+        errors.extend(absolute(&field.child("path"), &store.path));
+        let repository = store.repository.as_deref();
+        if let Some(repository) = repository.filter(|repository| !is_repository(repository)) {
+            let message = "must be an image name without tag or digest";
+            errors.push(field.child("repository").invalid(repository, message));
+        }
+    }
+    errors
+}
+
+fn is_repository(name: &str) -> bool {
+    Reference::parse(name).is_ok_and(|reference| reference.tag().is_none() && reference.digest().is_none())
+}
+
+fn scrub(configuration: &ImagevolConfiguration) -> Option<FieldError> {
+    let field = Path::new("scrub").child("maxBytesPerSecond");
+    (configuration.scrub.max_bytes_per_second.get() == 0).then(|| field.invalid(0_i32, "must be a positive number"))
 }
 
 /// Whether a reference could name this registry. The scheme of a URL or a path would never match one.

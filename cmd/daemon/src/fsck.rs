@@ -39,6 +39,7 @@ pub(crate) fn check(
         mounts: 0,
         unfinished: report.unfinished,
         problems: report.problems,
+        repaired: Vec::new(),
     };
     check_volumes(store, host, &mut report)?;
     check_mounts(store, host, &staged_images(mounts, config)?, &mut report)?;

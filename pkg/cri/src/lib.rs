@@ -16,4 +16,4 @@ pub use image::{FilesystemUsage, Image, ImageId, ImageSpec};
 pub use imagevol_base::{Holder, HolderError};
 pub use mounts::{ImageMounts, MountRequest};
 pub use progress::Progress;
-pub use service::{ImageReferences, ImageService};
+pub use service::{ImageCollector, ImageReferences, ImageService};

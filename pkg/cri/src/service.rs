@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
+use imagevol_base::collection::{Collection, Execution, Wish};
 
 use crate::{FilesystemUsage, Holder, Image, ImageId, ImageSpec, Progress, Result};
 
@@ -49,4 +50,12 @@ pub trait ImageReferences: Send + Sync {
 
     /// Every row: holder, reference, image if one is bound.
     async fn holders(&self) -> Result<Vec<(Holder, String, Option<ImageId>)>>;
+}
+
+/// Removal of images that nobody needs.
+#[async_trait]
+pub trait ImageCollector: Send + Sync {
+    /// Removes images until the wish is met, least recently used first: never one that is held, pinned, mounted or young. What one
+    /// image's removal runs into is told, and keeps no other image.
+    async fn collect(&self, wish: Wish, execution: Execution) -> Result<Collection>;
 }

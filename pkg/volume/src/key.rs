@@ -39,7 +39,7 @@ impl Key {
         match holder {
             Holder::Volume { pod, volume } => Some(Self::of_pod(pod, volume)),
             Holder::Csi(target) => Some(target.into()),
-            Holder::Command { .. } => None,
+            Holder::Command { .. } | Holder::Prefetch { .. } | Holder::External { .. } => None,
         }
     }
 

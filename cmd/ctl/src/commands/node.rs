@@ -79,6 +79,7 @@ fn fsck_text(report: &FsckReport) -> String {
     );
     text.push_str(&listed("Unfinished downloads, which is no error:", report.unfinished.iter().cloned()));
     text.push_str(&listed("Problems:", report.problems.iter().cloned()));
+    text.push_str(&listed("Repaired:", report.repaired.iter().cloned()));
     if report.problems.is_empty() {
         text.push_str("No problems found.\n");
     }
@@ -104,7 +105,15 @@ mod tests {
 
     #[test]
     fn fsck_counts_in_the_right_number() {
-        let report = FsckReport { images: 1, blobs: 2, bytes: 1500, mounts: 0, unfinished: vec![], problems: vec![] };
+        let report = FsckReport {
+            images: 1,
+            blobs: 2,
+            bytes: 1500,
+            mounts: 0,
+            unfinished: vec![],
+            problems: vec![],
+            repaired: vec![],
+        };
         assert_eq!(fsck_text(&report), "Checked 1 image, 2 blobs with 1.5kB, and 0 mounts.\nNo problems found.\n");
     }
 
@@ -117,9 +126,11 @@ mod tests {
             mounts: 1,
             unfinished: vec!["sha256:1".to_owned()],
             problems: vec!["layer \u{1b}x is damaged".to_owned()],
+            repaired: vec!["layer sha256:1 is fetched again at its next use".to_owned()],
         };
         let text = "Checked 2 images, 1 blob with 0B, and 1 mount.\nUnfinished downloads, which is no error:\n  sha256:1\n\
-                    Problems:\n  layer \\u{1b}x is damaged\n";
+                    Problems:\n  layer \\u{1b}x is damaged\n\
+                    Repaired:\n  layer sha256:1 is fetched again at its next use\n";
         assert_eq!(fsck_text(&report), text);
     }
 

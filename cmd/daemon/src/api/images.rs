@@ -242,6 +242,9 @@ fn holder_name(holder: &Holder) -> String {
         Holder::Volume { pod, volume } => format!("pod {pod} volume {volume}"),
         Holder::Csi(Target { pod, volume, .. }) => format!("pod {pod} CSI volume {volume}"),
         Holder::Command { .. } => "pull command".to_owned(),
+        Holder::Prefetch { list, .. } if list.as_str() == Holder::PREFETCH_COMMAND => "prefetch command".to_owned(),
+        Holder::Prefetch { list, .. } => format!("prefetch list {list}"),
+        Holder::External { owner, name } => format!("{owner} {name}"),
     }
 }
 

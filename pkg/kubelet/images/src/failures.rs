@@ -35,7 +35,7 @@ pub(crate) struct PullKey {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Owner {
     Pod(PodUid),
-    Command(u64),
+    Node(Holder),
 }
 
 /// Back-off of failed pulls, with the last error of each. Kept in memory alone: a restart starts anew, as the kubelet's does.
@@ -71,7 +71,9 @@ impl PullKey {
         let owner = match &request.holder {
             Holder::Volume { pod, .. } => Owner::Pod(pod.clone()),
             Holder::Csi(target) => Owner::Pod(target.pod.clone()),
-            Holder::Command { id } => Owner::Command(*id),
+            other @ (Holder::Command { .. } | Holder::Prefetch { .. } | Holder::External { .. }) => {
+                Owner::Node(other.clone())
+            }
         };
         let (image, platform) = (request.reference.to_owned(), request.platform.cloned());
         Self { owner, image, platform, claims: request.claims.shape() }
