@@ -16,7 +16,7 @@ use imagevol_controlplane::ControlPlane;
 use imagevol_images::{EarlierPulls, ImageManager, InstrumentedImageService};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
-use imagevol_volume::{Host, ImagePlugin, PluginManager};
+use imagevol_volume::{Host, ImagePlugin};
 use imagevol_volumemanager::{VolumeManager, Volumes};
 use tokio::sync::watch;
 
@@ -76,13 +76,7 @@ impl Node {
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
-        let (manager, reports) = VolumeManager::new(imagevol_volumemanager::Parts {
-            plugins: PluginManager::new(vec![Arc::new(plugin)]),
-            host: host.clone(),
-            references: Arc::clone(&service) as Arc<dyn imagevol_cri::ImageReferences>,
-            events,
-            metrics: metrics.volumes.clone(),
-        });
+        let (manager, reports) = parts::volume_manager(plugin, &host, &service, events, &metrics);
         let node = Self {
             name,
             backend,

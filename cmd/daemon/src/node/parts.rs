@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use imagevol_api::config::{ImageBackend, ImagevolConfiguration};
+use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, Holder, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
+use imagevol_cri::ImageReferences;
 use imagevol_images::{
     BackoffLimits, CredentialProviders, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager,
     PullRate, PullSecrets, VerificationPolicy,
@@ -18,7 +20,8 @@ use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
 use imagevol_mount::{Backend, Exec, Interface, NoBackend, Requested};
 use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
-use imagevol_volume::{Host, Key};
+use imagevol_volume::{Host, ImagePlugin, Key, PluginManager};
+use imagevol_volumemanager::VolumeManager;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -192,6 +195,23 @@ pub(super) fn image_manager(
         backoff: BackoffLimits::default(),
         metrics: metrics.images.clone(),
     })))
+}
+
+/// The manager of volumes, and where it reports what became of them.
+pub(super) fn volume_manager(
+    plugin: ImagePlugin<Images>,
+    host: &Host,
+    service: &Arc<EmbeddedImageService>,
+    events: Arc<dyn EventRecorder>,
+    metrics: &Metrics,
+) -> (VolumeManager, watch::Receiver<Option<Arc<VolumeReports>>>) {
+    VolumeManager::new(imagevol_volumemanager::Parts {
+        plugins: PluginManager::new(vec![Arc::new(plugin)]),
+        host: host.clone(),
+        references: Arc::clone(service) as Arc<dyn ImageReferences>,
+        events,
+        metrics: metrics.volumes.clone(),
+    })
 }
 
 fn pull_limits(config: &ImagevolConfiguration) -> PullLimits {
