@@ -38,6 +38,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::oci::Digest;
+use crate::text::{count, human_size, line};
 
 pub use lifetime::{
     DiskUsage, DiskUsageItem, GcImage, GcReport, GcRequest, GcStayed, HeldReference, HolderState, Pin, PinList,
@@ -385,11 +386,11 @@ pub struct FsckReport {
 
 // === impl FsckReport ===
 
-/// The report for people, every line ended.
+/// The report for people, every line ended; foreign text is escaped.
 impl fmt::Display for FsckReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (images, blobs) = (Count(self.images, "image"), Count(self.blobs, "blob"));
-        let (bytes, mounts) = (Count(self.bytes, "byte"), Count(self.mounts, "mount"));
+        let (images, blobs) = (count(self.images, "image"), count(self.blobs, "blob"));
+        let (bytes, mounts) = (human_size(self.bytes), count(self.mounts, "mount"));
         writeln!(f, "Checked {images}, {blobs} with {bytes}, and {mounts}.")?;
         list(f, "Unfinished, which is no error:", &self.unfinished)?;
         list(f, "Problems:", &self.problems)?;
@@ -398,25 +399,12 @@ impl fmt::Display for FsckReport {
     }
 }
 
-/// A number of things, in the right grammatical number.
-struct Count(u64, &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
-    }
-}
-
-/// A heading and its lines, without control characters; nothing where there are none.
+/// A heading and its lines; nothing where there are none.
 fn list(f: &mut fmt::Formatter<'_>, heading: &str, lines: &[String]) -> fmt::Result {
     if !lines.is_empty() {
         writeln!(f, "{heading}")?;
     }
-    lines.iter().try_for_each(|line| {
-        let shown: String =
-            line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect();
-        writeln!(f, "  {shown}")
-    })
+    lines.iter().try_for_each(|each| writeln!(f, "  {}", line(each)))
 }
 
 #[cfg(test)]
@@ -424,10 +412,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fsck_counts_in_the_right_number_and_escapes_what_it_lists() {
-        let mut report = FsckReport { images: 1, blobs: 2, bytes: 1, mounts: 0, ..FsckReport::default() };
-        assert_eq!(report.to_string(), "Checked 1 image, 2 blobs with 1 byte, and 0 mounts.\nNo problems found.\n");
-        report.problems.push("layer \u{1b}x is damaged".to_owned());
-        assert!(report.to_string().ends_with("Problems:\n  layer \\u{1b}x is damaged\n"), "{report}");
+    fn fsck_counts_in_the_right_number() {
+        let report = FsckReport { images: 1, blobs: 2, bytes: 1500, mounts: 0, ..FsckReport::default() };
+        assert_eq!(report.to_string(), "Checked 1 image, 2 blobs with 1.5kB, and 0 mounts.\nNo problems found.\n");
+    }
+
+    #[test]
+    fn fsck_lists_what_it_saw_and_escapes_it() {
+        let report = FsckReport {
+            images: 2,
+            blobs: 1,
+            bytes: 0,
+            mounts: 1,
+            unfinished: vec!["sha256:1".to_owned()],
+            problems: vec!["layer \u{1b}x is damaged".to_owned()],
+            repaired: vec!["layer sha256:1 is fetched again at its next use".to_owned()],
+        };
+        let text = "Checked 2 images, 1 blob with 0B, and 1 mount.\nUnfinished, which is no error:\n  sha256:1\n\
+                    Problems:\n  layer \\u{1b}x is damaged\n\
+                    Repaired:\n  layer sha256:1 is fetched again at its next use\n";
+        assert_eq!(report.to_string(), text);
     }
 }

@@ -18,6 +18,7 @@ pub mod oci;
 pub mod pluginregistration;
 pub mod prefetch;
 pub mod records;
+pub mod text;
 
 pub use k8s_openapi::api::core::v1 as corev1;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;

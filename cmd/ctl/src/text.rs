@@ -1,11 +1,12 @@
-//! Text for people: escaping of foreign strings, durations, sizes, counts.
+//! Text for people: durations and dates, and what the API's text does.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 use imagevol_api::metav1::Time;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+
+pub(crate) use imagevol_api::text::{block, count, human_size, is_unsafe, line};
 
 /// What kubectl prints for a timestamp that is not set (kubectl, pkg/describe/describe.go, `translateTimestampSince`).
 pub(crate) const UNKNOWN: &str = "<unknown>";
@@ -74,74 +75,10 @@ fn two_units(large: (i64, &str), small: (i64, &str)) -> String {
     }
 }
 
-/// Bytes with three significant digits and decimal units, as `docker images` and `crictl images` show them.
-pub(crate) fn human_size(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let bytes = u128::from(bytes);
-    let mut unit = 1_u128;
-    for name in UNITS {
-        let decimals = match bytes / unit {
-            0..10 => 2,
-            10..100 => 1,
-            _ => 0,
-        };
-        let scaled = (bytes * 10_u128.pow(decimals) + unit / 2) / unit;
-        if scaled < 1000 || decimals > 0 {
-            return format!("{}{name}", decimal(scaled, decimals));
-        }
-        unit *= 1000;
-    }
-    unreachable!("2^64 bytes are 18.4 EB")
-}
-
-/// `scaled` / 10^`decimals`, without trailing zeros.
-fn decimal(scaled: u128, decimals: u32) -> String {
-    let one = 10_u128.pow(decimals);
-    let (whole, rest) = (scaled / one, scaled % one);
-    if rest == 0 {
-        return whole.to_string();
-    }
-    let width = usize::try_from(decimals).unwrap_or_default();
-    format!("{whole}.{}", format!("{rest:0width$}").trim_end_matches('0'))
-}
-
-/// `1 image`, `2 images`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
 /// Appends formatted text to a string.
 pub(crate) fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     text.write_fmt(arguments).unwrap_or_default();
-}
-
-/// A foreign string for one line: control characters, line ends and tabs among them, and characters that reorder text are escaped.
-pub(crate) fn line(text: &str) -> Cow<'_, str> {
-    escape(text, is_unsafe)
-}
-
-/// A foreign text of several lines: as [`line()`], but line ends stay.
-pub(crate) fn block(text: &str) -> Cow<'_, str> {
-    escape(text, |character| character != '\n' && is_unsafe(character))
-}
-
-fn escape(text: &str, unwanted: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.chars().any(&unwanted) {
-        return Cow::Borrowed(text);
-    }
-    let mut safe = String::with_capacity(text.len() + 8);
-    for character in text.chars() {
-        if unwanted(character) { safe.extend(character.escape_default()) } else { safe.push(character) }
-    }
-    Cow::Owned(safe)
-}
-
-/// Whether a terminal might do with the character more than show it: C0, DEL and C1, line separators, and the bidirectional
-/// formatting characters (Unicode Standard Annex 9, section 2).
-pub(crate) fn is_unsafe(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// One segment of a URL's path, or one value of its query: all but RFC 3986's unreserved characters as `%XX`.
@@ -189,52 +126,13 @@ mod tests {
         assert_eq!(human_duration(SignedDuration::from_secs(seconds)), text);
     }
 
-    #[rstest]
-    #[case(0, "0B")]
-    #[case(797, "797B")]
-    #[case(999, "999B")]
-    #[case(1000, "1kB")]
-    #[case(1234, "1.23kB")]
-    #[case(9996, "10kB")]
-    #[case(72_800_000, "72.8MB")]
-    #[case(99_960_000, "100MB")]
-    #[case(999_600, "1MB")]
-    #[case(123_456_789_012, "123GB")]
-    #[case(u64::MAX, "18.4EB")]
-    fn sizes_are_dockers(#[case] bytes: u64, #[case] text: &str) {
-        assert_eq!(human_size(bytes), text);
-    }
-
-    #[test]
-    fn counts_agree_with_their_nouns() {
-        assert_eq!([count(0, "image"), count(1, "image"), count(2, "image")], ["0 images", "1 image", "2 images"]);
-    }
-
-    #[test]
-    fn nothing_foreign_reaches_the_terminal_as_a_command() {
-        assert_eq!(line("a\x1b[2Jb\nc\td\u{202e}"), "a\\u{1b}[2Jb\\nc\\td\\u{202e}");
-        assert_eq!(block("a\nb\r\u{9b}"), "a\nb\\r\\u{9b}");
-        assert_eq!(line("plain ü 漢"), "plain ü 漢");
-    }
-
     proptest! {
-        #[test]
-        fn no_text_keeps_anything_unsafe(text: String) {
-            prop_assert!(!line(&text).chars().any(is_unsafe));
-            prop_assert_eq!(block(&text).matches('\n').count(), text.matches('\n').count());
-        }
-
         #[test]
         fn url_parts_are_plain_and_lose_nothing(text: String) {
             let encoded = url_part(&text);
             prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)));
             let bytes = encoded.replace('%', "").len() - 2 * encoded.matches('%').count();
             prop_assert_eq!(bytes + encoded.matches('%').count(), text.len());
-        }
-
-        #[test]
-        fn sizes_are_short(bytes: u64) {
-            prop_assert!(human_size(bytes).len() <= 6);
         }
     }
 

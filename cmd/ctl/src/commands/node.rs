@@ -22,7 +22,7 @@ pub(super) async fn fsck(session: &Session, arguments: &Report) -> Result<()> {
     let report: FsckReport = session.client.get("/fsck").await?;
     match arguments.output {
         Some(format) => session::print(&format.render(&report)?)?,
-        None => session::print(&fsck_text(&report))?,
+        None => session::print(&report.to_string())?,
     }
     match u64::try_from(report.problems.len()) {
         Ok(0) => Ok(()),
@@ -69,23 +69,6 @@ fn pull_line(pull: &RunningPull) -> String {
     format!("{}: {} of {} in {blobs}", pull.reference, human_size(done), human_size(size))
 }
 
-fn fsck_text(report: &FsckReport) -> String {
-    let mut text = format!(
-        "Checked {}, {} with {}, and {}.\n",
-        count(report.images, "image"),
-        count(report.blobs, "blob"),
-        human_size(report.bytes),
-        count(report.mounts, "mount"),
-    );
-    text.push_str(&listed("Unfinished downloads, which is no error:", report.unfinished.iter().cloned()));
-    text.push_str(&listed("Problems:", report.problems.iter().cloned()));
-    text.push_str(&listed("Repaired:", report.repaired.iter().cloned()));
-    if report.problems.is_empty() {
-        text.push_str("No problems found.\n");
-    }
-    text
-}
-
 /// A heading and its lines; nothing where there are none.
 fn listed(heading: &str, lines: impl Iterator<Item = String>) -> String {
     let mut text = String::new();
@@ -102,37 +85,6 @@ fn listed(heading: &str, lines: impl Iterator<Item = String>) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn fsck_counts_in_the_right_number() {
-        let report = FsckReport {
-            images: 1,
-            blobs: 2,
-            bytes: 1500,
-            mounts: 0,
-            unfinished: vec![],
-            problems: vec![],
-            repaired: vec![],
-        };
-        assert_eq!(fsck_text(&report), "Checked 1 image, 2 blobs with 1.5kB, and 0 mounts.\nNo problems found.\n");
-    }
-
-    #[test]
-    fn fsck_lists_what_it_saw() {
-        let report = FsckReport {
-            images: 2,
-            blobs: 1,
-            bytes: 0,
-            mounts: 1,
-            unfinished: vec!["sha256:1".to_owned()],
-            problems: vec!["layer \u{1b}x is damaged".to_owned()],
-            repaired: vec!["layer sha256:1 is fetched again at its next use".to_owned()],
-        };
-        let text = "Checked 2 images, 1 blob with 0B, and 1 mount.\nUnfinished downloads, which is no error:\n  sha256:1\n\
-                    Problems:\n  layer \\u{1b}x is damaged\n\
-                    Repaired:\n  layer sha256:1 is fetched again at its next use\n";
-        assert_eq!(fsck_text(&report), text);
-    }
 
     #[test]
     fn status_is_a_block() {
