@@ -9,6 +9,7 @@ pub mod auth;
 pub mod config;
 pub mod core;
 pub mod credentialprovider;
+pub mod cron;
 pub mod csi;
 pub mod daemon;
 pub mod duration;
