@@ -1,7 +1,7 @@
 //! What every part of the node agent stands on: supervision of tasks, events, hashes, the set of pods, single flight, back-off.
 //!
 //! In: nothing from outside the process. Out: small types with no policy of their own.
-//! Never does network or disk I/O. Floor 1: imports `api`.
+//! Does no network I/O, and on disk only says when a directory changes. Floor 1: imports `api`.
 
 #![forbid(unsafe_code)]
 
@@ -9,12 +9,14 @@ mod backoff;
 mod blocking;
 pub mod collection;
 mod digester;
+mod directory_watch;
 pub mod events;
 mod holder;
 mod pods;
 mod process;
 pub mod progress;
 mod single_flight;
+pub mod size;
 mod supervisor;
 mod target;
 pub mod volumes;
@@ -22,6 +24,7 @@ pub mod volumes;
 pub use backoff::KeyedBackoff;
 pub use blocking::blocking;
 pub use digester::Digester;
+pub use directory_watch::{DirectoryWatch, Happened};
 pub use events::{EventKind, EventRecorder};
 pub use holder::{Holder, HolderError};
 pub use pods::PodSet;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::size::binary as size;
+
 /// `reason` of the events; a kubelet has none.
 pub const PULL_PROGRESS: &str = "PullProgress";
 /// Between two events about one thing, and before the first. An object's events are cut off after 25, and one more each 5 minutes
@@ -13,8 +15,6 @@ pub const PULL_PROGRESS: &str = "PullProgress";
 const FIRST_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest such interval.
 const LONGEST_INTERVAL: Duration = Duration::from_mins(5);
-/// What comes after bytes, each 1024 of the one before.
-const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
 
 /// How far a pull has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,14 +84,6 @@ pub fn progress_text(image: &str, Progress { done, total }: Progress) -> String 
     // What is left of the last percent is not told as done.
     let percent = u128::from(done.min(total)) * 100 / u128::from(total);
     format!("Pulling image {image:?}: {} of {} ({percent}%)", size(done), size(total))
-}
-
-/// Bytes with one decimal in the largest unit of which there is one, rounded down.
-fn size(bytes: u64) -> String {
-    let sizes = UNITS.iter().zip((1_u32..).map(|power| 1_u64 << (10 * power)));
-    let Some((unit, size)) = sizes.take_while(|(_, size)| *size <= bytes).last() else { return format!("{bytes} B") };
-    let tenths = u128::from(bytes) * 10 / u128::from(size);
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! unpublishes before it lets go of the pod. After any other code it does not (Kubernetes, pkg/volume/csi/csi_mounter.go,
 //! `isFinalError`). So a final code is only for what left nothing behind.
 
+use imagevol_base::size::binary_of;
 use imagevol_base::volumes::{FailureCause, VolumeFailure};
 use imagevol_volumemanager::{PublishError, UnpublishError};
 use tonic::{Code, Status};
@@ -56,32 +57,10 @@ fn code(cause: FailureCause) -> Code {
 fn waiting(reference: &str, (done, total): (u64, u64), last: Option<&VolumeFailure>) -> String {
     let progress = match total {
         0 => String::new(),
-        total => format!(": {}", progress(done, total)),
+        total => format!(": {}", binary_of(done, total)),
     };
     let failed = last.map(|failure| format!("; the last attempt failed: {}", failure.message)).unwrap_or_default();
     format!("pulling {}{progress}{failed}", Shown(reference))
-}
-
-/// `3.1 of 14.2 GiB`: both in the unit of the larger.
-fn progress(done: u64, total: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    let (mut size, mut name) = (1_u64, "bytes");
-    for unit in UNITS {
-        if total / size < 1024 {
-            break;
-        }
-        (size, name) = (size.saturating_mul(1024), unit);
-    }
-    if size == 1 {
-        return format!("{done} of {total} {name}");
-    }
-    format!("{} of {} {name}", tenths(done, size), tenths(total, size))
-}
-
-/// Rounded down, so that nothing looks finished that is not.
-fn tenths(bytes: u64, unit: u64) -> String {
-    let tenths = u128::from(bytes) * 10 / u128::from(unit.max(1));
-    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]
@@ -130,9 +109,6 @@ mod tests {
     #[rstest]
     #[case(0, 0, None, "pulling \"r.io/m:1\"")]
     #[case(3_400_000_000, 15_300_000_000, None, "pulling \"r.io/m:1\": 3.1 of 14.2 GiB")]
-    #[case(1023, 1023, None, "pulling \"r.io/m:1\": 1023 of 1023 bytes")]
-    #[case(1, 1024, None, "pulling \"r.io/m:1\": 0.0 of 1.0 KiB")]
-    #[case(u64::MAX - 1, u64::MAX, None, "pulling \"r.io/m:1\": 16777215.9 of 16777215.9 TiB")]
     #[case(0, 0, Some(FailureCause::Unavailable), "pulling \"r.io/m:1\"; the last attempt failed: why")]
     fn a_wait_tells_its_progress(
         #[case] done: u64,
