@@ -5,11 +5,11 @@ use std::fmt;
 use super::digest::{Digest, DigestError};
 
 /// The registry that an unqualified name means.
-const DEFAULT_DOMAIN: &str = "docker.io";
+pub(super) const DEFAULT_DOMAIN: &str = "docker.io";
 /// An old name of the same registry, which the normalized grammar replaces.
 const LEGACY_DEFAULT_DOMAIN: &str = "index.docker.io";
 /// The repository prefix of an unqualified, one-component name on the default registry.
-const OFFICIAL_PREFIX: &str = "library/";
+pub(super) const OFFICIAL_PREFIX: &str = "library/";
 /// Longest repository name, without its domain (distribution/reference, `RepositoryNameTotalLengthMax`).
 const NAME_LENGTH_MAX: usize = 255;
 /// Fewest hex digits that the grammar takes for a digest, whatever its algorithm (distribution/reference, `digestPat`).
