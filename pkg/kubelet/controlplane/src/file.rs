@@ -6,13 +6,13 @@
 //! the file. Links, fifos, sockets, directories and devices are refused. Of two files that name the same object the first by name wins.
 //! A directory that cannot be read changes nothing; until it has been read once, the source is not ready.
 
-use imagevol_base::blocking;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use imagevol_base::{DirectoryWatch, Happened, blocking};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,6 @@ mod load;
 mod read;
 mod scan;
 mod snapshot;
-mod watch_dir;
 
 pub use snapshot::{ManifestPod, Manifests, Problem};
 
@@ -29,8 +28,6 @@ pub(crate) use scan::{Complete, Scanner};
 #[cfg(test)]
 pub(crate) use snapshot::HeldSecret;
 pub(crate) use snapshot::ObjectKey;
-
-use watch_dir::{DirectoryWatch, Happened};
 
 /// How often every file is looked at (`fileCheckFrequency`, default of KubeletConfiguration).
 pub const DEFAULT_FILE_CHECK_FREQUENCY: Duration = Duration::from_secs(20);

@@ -27,15 +27,15 @@ const LOST: AddWatchFlags = AddWatchFlags::IN_DELETE_SELF
 
 /// A watch on a directory.
 #[derive(Debug)]
-pub(super) struct DirectoryWatch(AsyncFd<Raw>);
+pub struct DirectoryWatch(AsyncFd<Raw>);
 
 /// What happened in the directory.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Happened {
+pub struct Happened {
     /// Files that are complete, or gone.
-    pub(super) complete: BTreeSet<OsString>,
+    pub complete: BTreeSet<OsString>,
     /// Whether the directory itself went away: the watch has to be made anew.
-    pub(super) lost: bool,
+    pub lost: bool,
 }
 
 /// What tokio asks for.
@@ -45,12 +45,12 @@ struct Raw(Inotify);
 // === impl DirectoryWatch ===
 
 impl DirectoryWatch {
-    /// Watches a directory from now on. Fails if it is not there, or if the user has too many watches.
+    /// Watches a directory from now on. Fails if it is not there, or if the user has too many watches; then rescans have to do.
     #[expect(
         deprecated,
         reason = "its successor is unsafe; `Raw` owns the descriptor, which stays open and the same while it lives"
     )]
-    pub(super) fn new(directory: &Path) -> nix::Result<Self> {
+    pub fn new(directory: &Path) -> nix::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         inotify.add_watch(directory, WATCHED)?;
         let registered = AsyncFd::with_interest(Raw(inotify), Interest::READABLE);
@@ -58,7 +58,7 @@ impl DirectoryWatch {
     }
 
     /// Waits until something happens. If the kernel's queue overflowed the names are missing: the caller looks at everything anyway.
-    pub(super) async fn happened(&self) -> nix::Result<Happened> {
+    pub async fn happened(&self) -> nix::Result<Happened> {
         loop {
             let mut ready = match self.0.readable().await {
                 Ok(ready) => ready,
