@@ -15,6 +15,6 @@ pub mod validation;
 pub use decode::{DecodeError, Object, decode};
 pub use defaults::{prepare_for_create, set_defaults_pod, set_defaults_secret};
 pub use field::{FieldError, invalid_object};
-pub use pod::{QosClass, container_ref, image_volumes, pod_ref, qos_class};
+pub use pod::{QosClass, container_ref, image_volumes, is_over, pod_ref, qos_class};
 pub use quote::{GoQuoted, JsonQuoted};
 pub use validation::{ErrorList, validate_pod, validate_secret};

@@ -9,6 +9,8 @@ use crate::metav1::ObjectMeta;
 
 use super::quantity;
 
+/// Phases in which nothing of a pod runs any more, nor ever will again (core/v1 `PodPhase`).
+const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 /// Resources that decide a pod's QoS class (Kubernetes, `pkg/apis/core/v1/helper/qos`).
 const QOS_RESOURCES: [&str; 2] = ["cpu", "memory"];
 
@@ -40,6 +42,12 @@ impl QosClass {
 pub fn image_volumes(pod: &Pod) -> impl Iterator<Item = (&Volume, &ImageVolumeSource)> {
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     volumes.iter().filter_map(|volume| volume.image.as_ref().map(|image| (volume, image)))
+}
+
+/// Whether nothing is to be mounted for the pod any more: it is being deleted, or has ended.
+pub fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_some() || phase.is_some_and(|phase| ENDED.contains(&phase))
 }
 
 /// What an event about the pod refers to.
@@ -143,6 +151,16 @@ mod tests {
         assert_eq!(qos_class(&pod(json!({"containers": containers}))), QosClass::Burstable);
         let init = json!({"containers": [{"name": "a", "resources": limited}], "initContainers": [{"name": "i"}]});
         assert_eq!(qos_class(&pod(init)).as_str(), "Burstable");
+    }
+
+    #[rstest]
+    #[case::unknown(json!({}), false)]
+    #[case::running(json!({"status": {"phase": "Running"}}), false)]
+    #[case::succeeded(json!({"status": {"phase": "Succeeded"}}), true)]
+    #[case::failed(json!({"status": {"phase": "Failed"}}), true)]
+    #[case::being_deleted(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running"}}), true)]
+    fn knows_when_a_pod_is_over(#[case] pod: serde_json::Value, #[case] over: bool) {
+        assert_eq!(is_over(&serde_json::from_value(pod).unwrap()), over);
     }
 
     #[test]

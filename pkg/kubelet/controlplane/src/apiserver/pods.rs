@@ -7,12 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use imagevol_api::core::is_over;
 use imagevol_api::corev1::Pod;
 use imagevol_api::names::PodUid;
 use imagevol_base::Supervisor;
 
-use super::fault::{RequestError, RequestFault};
-use super::object::PODS;
 use super::server::ApiServer;
 
 mod follow;
@@ -25,8 +24,6 @@ use watcher::Watcher;
 /// The annotation with which the kubelet shows a static pod to the API server; its value is the UID that the kubelet itself uses for the
 /// pod (Kubernetes, `pkg/kubelet/types`, `ConfigMirrorAnnotationKey`).
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
-/// Phases in which nothing of a pod runs any more, nor ever will again (core/v1 `PodPhase`).
-const ENDED: [&str; 2] = ["Succeeded", "Failed"];
 /// How long a pod that went is remembered: longer than any unmount that is tried again takes.
 const REMEMBERED: Duration = Duration::from_hours(1);
 /// How many such pods at most.
@@ -151,30 +148,6 @@ impl NodePods {
             self.departed.remove(&oldest);
         }
     }
-}
-
-// === impl ApiServer ===
-
-impl ApiServer {
-    /// A pod as it is now, pruned as in [`NodePods`]; `None` if it is not there, or is another one of the same name. For what cannot wait for
-    /// the watch.
-    pub async fn pod(&self, namespace: &str, name: &str, uid: &PodUid) -> Result<Option<Arc<Pod>>, RequestError> {
-        match PODS.of(namespace, name).get() {
-            Ok(call) => {
-                let found: Option<Pod> = self.find(call).await?;
-                let same = |pod: &Pod| pod.metadata.uid.as_deref() == Some(uid.as_str());
-                Ok(found.filter(same).map(|pod| Arc::new(prune::pruned(pod))))
-            }
-            Err(RequestError { source: RequestFault::Name { .. }, .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Being deleted, or ended.
-fn is_over(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_some() || phase.is_some_and(|phase| ENDED.contains(&phase))
 }
 
 fn annotation<'p>(pod: &'p Pod, key: &str) -> Option<&'p str> {

@@ -167,14 +167,7 @@ impl std::fmt::Debug for ManifestPullSecrets {
 // === impl ApiServer ===
 
 impl ApiServer {
-    /// A secret with credentials for registries; `None` if there is none, or it is of another type.
-    pub async fn secret(&self, namespace: &str, name: &str) -> Result<Option<PullSecret>, RequestError> {
-        Ok(match self.read_secret(namespace, name).await? {
-            Held::Pull(secret) => Some(Arc::unwrap_or_clone(secret)),
-            Held::Missing | Held::Other => None,
-        })
-    }
-
+    /// What is known of a secret by its name.
     async fn read_secret(&self, namespace: &str, name: &str) -> Result<Held, RequestError> {
         let call = match SECRETS.of(namespace, name).get() {
             Ok(call) => call,

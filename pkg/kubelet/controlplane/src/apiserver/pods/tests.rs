@@ -223,20 +223,6 @@ async fn passes_over_a_pod_that_no_kubelet_would_run() {
     assert_eq!(names(&seen), ["good"]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn finds_one_pod_by_its_name_if_it_still_is_that_one() {
-    let fixture = Fixture::new();
-    let a = fixture.fake.put(PODS_A, pod("a"));
-    let server = &fixture.server;
-    let found = server.pod("a", "a", &uid_of(&a)).await.unwrap().unwrap();
-    assert_eq!(found.metadata.annotations.as_ref().unwrap()["kubernetes.io/config.source"], "api");
-    assert!(server.pod("a", "a", &uid("other")).await.unwrap().is_none());
-    assert!(server.pod("a", "b", &uid_of(&a)).await.unwrap().is_none());
-    assert!(server.pod("a", "../../secrets/x", &uid_of(&a)).await.unwrap().is_none());
-    fixture.fake.fail(1, "", ApiFault::status(503));
-    assert!(server.pod("a", "a", &uid_of(&a)).await.unwrap_err().is_retryable());
-}
-
 fn known(pods: &[(&str, Value)]) -> NodePods {
     let mut known = NodePods::default();
     let decoded = pods.iter().map(|(uid_, pod)| (uid(uid_), serde_json::from_value(pod.clone()).unwrap()));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use imagevol_test_support::apiserver::ApiFault;
 use imagevol_test_support::registry::Gate;
 
-use super::super::testing::{Fixture, until};
+use super::super::testing::Fixture;
 use super::*;
 
 const SECRETS_A: &str = "/api/v1/namespaces/a/secrets";
@@ -149,19 +149,6 @@ async fn an_answer_that_is_no_secret_is_not_shown() {
     let error = secrets.for_pod(&pod(&["one"])).await.unwrap_err();
     let text = format!("{} {error:?}", chain(&error));
     assert!(!text.contains("s3cret"), "{text}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn finds_one_secret_of_a_volume() {
-    let fixture = Fixture::new();
-    drop(pull_secrets(&fixture));
-    let server = &fixture.server;
-    assert_eq!(server.secret("a", "one").await.unwrap().unwrap().coordinates.name, "one");
-    assert!(server.secret("a", "other").await.unwrap().is_none());
-    assert!(server.secret("b", "one").await.unwrap().is_none());
-    fixture.fake.fail(1, "", ApiFault::Hangup);
-    assert!(server.secret("a", "one").await.unwrap_err().is_retryable());
-    until(|| fixture.fake.requests().len() == 4).await;
 }
 
 #[test]
