@@ -15,7 +15,7 @@ use imagevol_api::pluginregistration::registration_server::RegistrationServer;
 use imagevol_base::Supervisor;
 use imagevol_base::blocking;
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -63,8 +63,6 @@ pub struct Parts {
     pub volumes: Arc<dyn Publisher>,
     /// Pods that the API server tells of; without one it knows none.
     pub pods: PodLookup,
-    /// Whether this node can mount. The kubelet hears of the driver when it first is `true`.
-    pub ready: watch::Receiver<bool>,
 }
 
 /// Why the driver does not start.
@@ -87,12 +85,11 @@ impl fmt::Debug for Parts {
             .field("publish_timeout", &self.publish_timeout)
             .field("node_id", &self.node_id)
             .field("version", &self.version)
-            .field("ready", &*self.ready.borrow())
             .finish_non_exhaustive()
     }
 }
 
-/// Serves the driver, and registers it as soon as the node is ready. It ends with `supervisor`: first the kubelet is told, then calls that
+/// Serves the driver of a node that can mount, and registers it. It ends with `supervisor`: first the kubelet is told, then calls that
 /// are held get an answer, then the socket goes.
 pub async fn start(parts: Parts, supervisor: &Supervisor) -> Result<(), StartError> {
     let tasks = supervisor.child("csi");
@@ -114,9 +111,8 @@ pub async fn start(parts: Parts, supervisor: &Supervisor) -> Result<(), StartErr
 
 /// The driver's services, for whoever brings a transport of their own. Calls that are held end with `supervisor`.
 pub fn services(parts: Parts, supervisor: &Supervisor) -> (impl identity_server::Identity, impl node_server::Node) {
-    let Parts { root_dir, node_id: id, publish_timeout: hold, volumes, pods, version, ready, .. } = parts;
-    let identity = Identity { version, ready: ready.clone() };
-    (identity, Node { root_dir, id, hold, volumes, pods, ready, stop: supervisor.token() })
+    let Parts { root_dir, node_id: id, publish_timeout: hold, volumes, pods, version, .. } = parts;
+    (Identity { version }, Node { root_dir, id, hold, volumes, pods, stop: supervisor.token() })
 }
 
 fn sweep(parts: &Parts) -> Sweep {
@@ -134,17 +130,9 @@ fn register(
     let path = parts.registration_dir.join(format!("{CSI_DRIVER}-reg.sock"));
     let (comers, door) = door(path, Parent::Kubelets, owner);
     let registration = Registration::new(&parts.endpoint);
-    let mut ready = parts.ready.clone();
     async move {
         // However this ends, the driver must not outlive it.
         let _gone = gone.drop_guard();
-        let is_ready = tokio::select! {
-            () = end.cancelled() => false,
-            ready = ready.wait_for(|ready| *ready) => ready.is_ok(),
-        };
-        if !is_ready {
-            return end.cancelled().await;
-        }
         let retry = registration.retry(Arc::clone(&door.renew));
         let services = server().add_service(RegistrationServer::new(registration));
         let server_end = end.clone();

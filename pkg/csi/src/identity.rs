@@ -1,18 +1,16 @@
-//! The Identity service: who the driver is, and whether it can work.
+//! The Identity service: who the driver is.
 
 use imagevol_api::config::CSI_DRIVER;
 use imagevol_api::csi::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest, GetPluginInfoResponse,
     ProbeRequest, ProbeResponse, identity_server,
 };
-use tokio::sync::watch;
 use tonic::{Request, Response, Status, async_trait};
 
 /// The Identity service.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) version: &'static str,
-    pub(crate) ready: watch::Receiver<bool>,
 }
 
 #[async_trait]
@@ -33,7 +31,8 @@ impl identity_server::Identity for Identity {
         Ok(Response::new(GetPluginCapabilitiesResponse::default()))
     }
 
+    /// A daemon that cannot mount serves no driver.
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse { ready: Some(*self.ready.borrow()) }))
+        Ok(Response::new(ProbeResponse { ready: Some(true) }))
     }
 }

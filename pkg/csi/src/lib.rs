@@ -26,6 +26,6 @@ mod stats;
 mod sweep;
 
 pub use driver::{Parts, PodLookup, StartError, services, start};
-pub use prefetch::{SecretLookup, expected};
+pub use prefetch::expected;
 pub use publisher::Publisher;
 pub use socket::SocketError;

@@ -15,7 +15,6 @@ use imagevol_api::csi::{
 use imagevol_base::Target;
 use imagevol_base::blocking;
 use imagevol_volumemanager::DoorState;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, async_trait};
@@ -33,18 +32,12 @@ pub(crate) struct Node {
     pub(crate) hold: Duration,
     pub(crate) volumes: Arc<dyn Publisher>,
     pub(crate) pods: PodLookup,
-    pub(crate) ready: watch::Receiver<bool>,
     pub(crate) stop: CancellationToken,
 }
 
 // === impl Node ===
 
 impl Node {
-    /// While the daemon cannot mount, the kubelet is to try again.
-    fn check_ready(&self) -> Result<(), Status> {
-        if *self.ready.borrow() { Ok(()) } else { Err(Status::unavailable("imagevold is not ready on this node")) }
-    }
-
     async fn publish(&self, publication: Publication, until: Instant) -> Result<(), Status> {
         let Publication { target, mut request } = publication;
         // What the API server knows of the pod is more, and cannot be made up by anybody else.
@@ -101,7 +94,6 @@ impl node_server::Node for Node {
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
         let until = deadline::until(Instant::now(), self.hold, call.metadata());
         let publication = Publication::read(call.into_inner(), &self.root_dir)?;
-        self.check_ready()?;
         self.publish(publication, until).await?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }
@@ -111,7 +103,6 @@ impl node_server::Node for Node {
         call: Request<NodeUnpublishVolumeRequest>,
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
         let target = self.target_of(call.get_ref())?;
-        self.check_ready()?;
         self.unpublish(target).await?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }

@@ -98,10 +98,9 @@ impl Cluster {
         }
     }
 
-    /// A volume with a secret of its own waits for the kubelet, which brings it.
     fn expected(&self, pods: &NodePods) -> BTreeMap<imagevol_base::Target, imagevol_volumemanager::VolumeRequest> {
         let living = pods.living().filter(|_| self.settings.prefetch).map(|(_, pod)| pod);
-        imagevol_csi::expected(living, &|_, _| None)
+        imagevol_csi::expected(living)
     }
 
     /// Why this node does not hear of its pods; `None` if it does.
@@ -159,7 +158,6 @@ pub(super) async fn start_csi(
         version: env!("CARGO_PKG_VERSION"),
         volumes: Arc::new(volumes),
         pods: Arc::new(move |uid| cluster.as_ref().and_then(|cluster| cluster.pod(uid))),
-        ready: watch::channel(true).1,
     };
     imagevol_csi::start(parts, supervisor).await.context("CSI driver")
 }

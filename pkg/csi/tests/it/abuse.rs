@@ -11,7 +11,6 @@ use imagevol_base::Supervisor;
 use imagevol_test_support::daemon::{have, skip};
 use imagevol_test_support::kubelet::Driver;
 use rstest::rstest;
-use tokio::sync::watch;
 use tonic::client::Grpc;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -86,7 +85,7 @@ async fn send(channel: &Channel, path: &'static str, bytes: Vec<u8>) -> Code {
 async fn bytes_that_are_no_call(#[case] path: &'static str, #[case] bytes: Vec<u8>, #[case] code: Code) {
     let node = Node::new();
     let supervisor = Supervisor::new("test");
-    let parts = node.parts(watch::channel(true).1);
+    let parts = node.parts();
     let endpoint = Endpoint::from_shared(format!("unix://{}", parts.endpoint.display())).unwrap();
     imagevol_csi::start(parts, &supervisor).await.unwrap();
     let channel = endpoint.connect().await.unwrap();
@@ -126,7 +125,7 @@ async fn nobody_else_gets_in_even_where_the_mode_is_lost() {
     }
     let node = Node::new();
     let supervisor = Supervisor::new("test");
-    let parts = node.parts(watch::channel(true).1);
+    let parts = node.parts();
     let socket = parts.endpoint.clone();
     imagevol_csi::start(parts, &supervisor).await.unwrap();
     for path in socket.ancestors().take_while(|path| path.starts_with(node.root.path())) {
@@ -146,7 +145,7 @@ async fn nobody_else_gets_in_even_where_the_mode_is_lost() {
 async fn who_says_nothing_holds_up_nobody() {
     let node = Node::new();
     let supervisor = Supervisor::new("test");
-    let parts = node.parts(watch::channel(true).1);
+    let parts = node.parts();
     let socket = parts.endpoint.clone();
     imagevol_csi::start(parts, &supervisor).await.unwrap();
     let silent: Vec<_> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();

@@ -177,18 +177,6 @@ async fn only_what_is_published_has_stats() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_not_ready_says_so() {
-    let node = Node::new();
-    let run = node.run();
-    let probe = async || run.identity().probe(ProbeRequest {}).await.unwrap().into_inner().ready;
-    assert_eq!(probe().await, Some(true));
-    run.ready.send_replace(false);
-    assert_eq!(probe().await, Some(false));
-    assert_eq!(code(&run, call(&node)).await, Code::Unavailable);
-    assert!(node.volumes.log().is_empty());
-}
-
-#[tokio::test]
 async fn the_driver_says_who_it_is() {
     let node = Node::new();
     let run = node.run();
@@ -197,4 +185,5 @@ async fn the_driver_says_who_it_is() {
     let capabilities = run.identity().get_plugin_capabilities(GetPluginCapabilitiesRequest {}).await.unwrap();
     assert!(capabilities.into_inner().capabilities.is_empty());
     assert_eq!(run.driver().node_id().await.unwrap(), "node-1");
+    assert_eq!(run.identity().probe(ProbeRequest {}).await.unwrap().into_inner().ready, Some(true));
 }

@@ -12,7 +12,6 @@ use imagevol_base::Supervisor;
 use imagevol_csi::Parts;
 use imagevol_test_support::kubelet::{Channel, Driver, Kubelet};
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tower::{Service, ServiceExt as _};
@@ -29,7 +28,6 @@ pub(crate) struct Node {
 /// One run of the driver.
 pub(crate) struct Run {
     pub(crate) supervisor: Supervisor,
-    pub(crate) ready: watch::Sender<bool>,
     channel: Channel,
     identity: Channel,
 }
@@ -41,7 +39,7 @@ impl Node {
         Self { root, volumes }
     }
 
-    pub(crate) fn parts(&self, ready: watch::Receiver<bool>) -> Parts {
+    pub(crate) fn parts(&self) -> Parts {
         Parts {
             root_dir: self.root.path().to_owned(),
             endpoint: self.root.path().join("plugins/csi.imagevol.dev/csi.sock"),
@@ -51,17 +49,15 @@ impl Node {
             version: "1.2.3",
             volumes: Arc::new(self.volumes.clone()),
             pods: Arc::new(|_| None),
-            ready,
         }
     }
 
     /// Runs the driver without sockets.
     pub(crate) fn run(&self) -> Run {
         let supervisor = Supervisor::new("test");
-        let (ready, readiness) = watch::channel(true);
-        let (identity, node) = imagevol_csi::services(self.parts(readiness), &supervisor);
+        let (identity, node) = imagevol_csi::services(self.parts(), &supervisor);
         let (node, identity) = (here(NodeServer::new(node)), here(IdentityServer::new(identity)));
-        Run { supervisor, ready, channel: node, identity }
+        Run { supervisor, channel: node, identity }
     }
 
     /// A kubelet that has registered this run.

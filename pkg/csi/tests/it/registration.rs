@@ -11,7 +11,6 @@ use imagevol_api::csi::node_client::NodeClient;
 use imagevol_base::{Supervisor, Target};
 use imagevol_test_support::kubelet::{Kubelet, KubeletPod, KubeletVolume, PluginWatcher};
 use imagevol_volumemanager::VolumeRequest;
-use tokio::sync::watch;
 use tonic::Code;
 
 use crate::node::Node;
@@ -21,14 +20,12 @@ const GRACE: Duration = Duration::from_secs(30);
 
 struct Started {
     supervisor: Supervisor,
-    ready: watch::Sender<bool>,
 }
 
-async fn start(node: &Node, is_ready: bool) -> Started {
+async fn start(node: &Node) -> Started {
     let supervisor = Supervisor::new("test");
-    let (ready, readiness) = watch::channel(is_ready);
-    imagevol_csi::start(node.parts(readiness), &supervisor).await.unwrap();
-    Started { supervisor, ready }
+    imagevol_csi::start(node.parts(), &supervisor).await.unwrap();
+    Started { supervisor }
 }
 
 fn registration_socket(node: &Node) -> PathBuf {
@@ -50,7 +47,7 @@ impl Started {
 async fn a_kubelet_finds_the_driver_and_uses_it() {
     let node = Node::new();
     let mut watcher = PluginWatcher::new(node.root.path());
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     let plugin = watcher.register().await.unwrap();
     assert_eq!((&*plugin.info.r#type, &*plugin.info.name), ("CSIPlugin", "csi.imagevol.dev"));
     assert_eq!(plugin.info.supported_versions, ["1.12.0"]);
@@ -68,14 +65,14 @@ async fn a_kubelet_finds_the_driver_and_uses_it() {
 async fn it_registers_again_whenever_either_side_restarts() {
     let node = Node::new();
     let mut watcher = PluginWatcher::new(node.root.path());
-    let first = start(&node, true).await;
+    let first = start(&node).await;
     watcher.register().await.unwrap();
     // The kubelet begins anew, and looks at what lies there.
     let mut watcher = PluginWatcher::new(node.root.path());
     watcher.register().await.unwrap();
     // The driver begins anew after a proper end.
     first.end().await;
-    let second = start(&node, true).await;
+    let second = start(&node).await;
     watcher.register().await.unwrap();
     second.end().await;
     // And after a kill, which leaves the files.
@@ -84,28 +81,9 @@ async fn it_registers_again_whenever_either_side_restarts() {
     }
     let mut watcher = PluginWatcher::new(node.root.path());
     assert_eq!(watcher.appears().await, registration_socket(&node), "the stale one");
-    let third = start(&node, true).await;
+    let third = start(&node).await;
     watcher.register().await.unwrap();
     third.end().await;
-}
-
-#[tokio::test]
-async fn it_is_silent_until_the_node_is_ready() {
-    let node = Node::new();
-    let mut watcher = PluginWatcher::new(node.root.path());
-    let started = start(&node, false).await;
-    UnixStream::connect(csi_socket(&node)).unwrap();
-    assert!(!registration_socket(&node).exists());
-    started.ready.send_replace(true);
-    watcher.register().await.unwrap();
-    started.end().await;
-}
-
-#[tokio::test]
-async fn a_node_that_never_gets_ready_ends_as_well() {
-    let node = Node::new();
-    start(&node, false).await.end().await;
-    assert!(!csi_socket(&node).exists());
 }
 
 #[tokio::test]
@@ -113,7 +91,7 @@ async fn at_its_end_its_files_go_and_calls_are_answered() {
     let node = Node::new();
     node.volumes.pull_takes("r.io/models:1", 1000);
     let mut watcher = PluginWatcher::new(node.root.path());
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     let plugin = watcher.register().await.unwrap();
     let (kubelet, pod) = (Kubelet::new(node.root.path(), plugin.driver), KubeletPod::new("uid-1"));
     let volume = KubeletVolume::inline("models", "r.io/models:1");
@@ -157,7 +135,7 @@ fn read_answer(socket: &mut UnixStream, stream: u8) {
 async fn a_kubelet_may_name_the_socket_as_the_authority() {
     let node = Node::new();
     let mut watcher = PluginWatcher::new(node.root.path());
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     let path = watcher.appears().await;
     let mut socket = UnixStream::connect(&path).unwrap();
     socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
@@ -191,7 +169,7 @@ async fn let_time_pass_until_it_appears(watcher: &mut PluginWatcher) -> PathBuf 
 async fn a_wiped_directory_is_filled_again() {
     let node = Node::new();
     let mut watcher = PluginWatcher::new(node.root.path());
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     watcher.register().await.unwrap();
     fs::remove_dir_all(node.root.path().join("plugins_registry")).unwrap();
     fs::remove_dir_all(node.root.path().join("plugins")).unwrap();
@@ -209,7 +187,7 @@ async fn a_wiped_directory_is_filled_again() {
 #[tokio::test]
 async fn a_directory_that_comes_later_is_waited_for() {
     let node = Node::new();
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     assert!(!node.root.path().join("plugins_registry").exists(), "it is the kubelet's to make");
     let mut watcher = PluginWatcher::new(node.root.path());
     let_time_pass_until_it_appears(&mut watcher).await;
@@ -220,7 +198,7 @@ async fn a_directory_that_comes_later_is_waited_for() {
 async fn a_refused_driver_appears_again() {
     let node = Node::new();
     let mut watcher = PluginWatcher::new(node.root.path());
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     watcher.refuse("another driver has this name\u{1b}[2J").await.unwrap();
     let_time_pass_until_it_appears(&mut watcher).await;
     UnixStream::connect(registration_socket(&node)).unwrap();
@@ -231,8 +209,7 @@ async fn a_refused_driver_appears_again() {
 async fn a_socket_that_cannot_be_had_is_said_at_the_start() {
     let node = Node::new();
     fs::create_dir_all(csi_socket(&node).join("full")).unwrap();
-    let (_ready, readiness) = watch::channel(true);
-    let error = imagevol_csi::start(node.parts(readiness), &Supervisor::new("test")).await.unwrap_err();
+    let error = imagevol_csi::start(node.parts(), &Supervisor::new("test")).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot open the socket of the CSI driver");
 }
 
@@ -255,7 +232,7 @@ async fn volumes_of_pods_that_left_silently_are_given_up() {
     }
     fs::create_dir_all(node.root.path().join("pods/here")).unwrap();
     let supervisor = Supervisor::new("test");
-    let mut parts = node.parts(watch::channel(true).1);
+    let mut parts = node.parts();
     parts.pods = std::sync::Arc::new(|pod| (pod.as_str() == "known").then(std::sync::Arc::default));
     imagevol_csi::start(parts, &supervisor).await.unwrap();
     tokio::time::pause();
@@ -268,7 +245,7 @@ async fn volumes_of_pods_that_left_silently_are_given_up() {
 #[tokio::test]
 async fn many_calls_share_a_connection() {
     let node = Node::new();
-    let started = start(&node, true).await;
+    let started = start(&node).await;
     let endpoint = tonic::transport::Endpoint::from_shared(format!("unix://{}", csi_socket(&node).display())).unwrap();
     let channel = endpoint.connect().await.unwrap();
     let calls = (0..10_000).map(|_| {

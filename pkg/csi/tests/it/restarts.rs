@@ -117,10 +117,10 @@ async fn deletion_waits_for_a_driver_that_is_away() {
     let (run, pod) = (node.run(), KubeletPod::new("uid-1"));
     let kubelet = node.kubelet(&run);
     kubelet.start(&pod, &volume()).await;
-    run.ready.send_replace(false);
+    node.volumes.stop();
     let back = async {
         tokio::time::sleep(Duration::from_secs(20)).await;
-        run.ready.send_replace(true);
+        node.volumes.go_on();
     };
     let (story, ()) = tokio::join!(kubelet.delete("uid-1", "models"), back);
     // 0, 0.5, 1.5, 3.5, 7.5, 15.5 and, as the first after 20 s, 31.5.

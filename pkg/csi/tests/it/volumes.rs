@@ -35,6 +35,7 @@ struct State {
     pulls: BTreeMap<String, Instant>,
     volumes: BTreeMap<Target, (VolumeRequest, bool)>,
     deleted: BTreeSet<PodUid>,
+    stopped: bool,
     log: Vec<String>,
 }
 
@@ -61,6 +62,16 @@ impl FakeVolumes {
     pub(crate) fn forsake(&self, pod: &str) {
         self.state().deleted.insert(pod.parse().unwrap());
         self.change();
+    }
+
+    /// Nothing is unpublished from now on, as in a daemon that is ending.
+    pub(crate) fn stop(&self) {
+        self.state().stopped = true;
+    }
+
+    /// A daemon is there again.
+    pub(crate) fn go_on(&self) {
+        self.state().stopped = false;
     }
 
     /// Wants a volume without anybody who waits for it.
@@ -166,6 +177,9 @@ impl Publisher for FakeVolumes {
 
     async fn unpublish(&self, target: &Target) -> Result<(), UnpublishError> {
         let mut state = self.state();
+        if state.stopped {
+            return Err(UnpublishError::Stopping);
+        }
         state.log.push(format!("unpublish {}/{}", target.pod, target.volume));
         state.volumes.remove(target);
         drop(state);
