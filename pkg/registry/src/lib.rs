@@ -23,6 +23,7 @@ mod retry;
 mod text;
 mod token;
 mod transport;
+mod walk;
 
 pub use blob::BlobStream;
 pub use config::{Limits, Proxies, ProxyError, ProxyUrl, RegistryConfig, Retries, Timeouts};
@@ -30,8 +31,9 @@ pub use endpoint::{Endpoint, Role, endpoints};
 pub use error::{Answer, Asked, RegistryError, Result, Subject};
 pub use hosts::{Capabilities, ConfigError, HostEntry, HostsFile};
 pub use listing::Referrer;
-pub use manifest::{Descriptor, LayerEncoding, Manifest, ManifestError, ManifestKind};
+pub use manifest::{Descriptor, Document, Entry, LayerEncoding, Manifest, ManifestError, ManifestKind, parse};
 pub use platform::Platform;
 pub use reach::Forbidden;
 pub use registry::Registry;
 pub use resolve::{Resolved, Source, Warning};
+pub use walk::Walk;

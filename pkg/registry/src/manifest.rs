@@ -13,7 +13,7 @@ use crate::platform::Platform;
 
 pub use media::LayerEncoding;
 pub(crate) use media::{ACCEPT, MediaType};
-pub(crate) use parse::{Document, parse};
+pub use parse::{Document, parse};
 
 /// The annotation by which BuildKit marks attestations in an index (BuildKit, `attestation-storage.md`).
 const ATTESTATION_KEY: &str = "vnd.docker.reference.type";
@@ -59,9 +59,11 @@ pub enum ManifestKind {
 
 /// A checked entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) descriptor: Descriptor,
-    pub(crate) platform: Option<Platform>,
+pub struct Entry {
+    /// What it points at.
+    pub descriptor: Descriptor,
+    /// For which platform that is, if it says so.
+    pub platform: Option<Platform>,
 }
 
 /// Why a document is not acceptable as a manifest or index.
@@ -156,7 +158,7 @@ impl Manifest {
 
 impl Entry {
     /// Whether it describes another entry and is nothing to mount.
-    pub(crate) fn is_attestation(&self) -> bool {
+    pub fn is_attestation(&self) -> bool {
         self.platform.as_ref().is_some_and(Platform::is_unknown)
             || self.descriptor.annotations.get(ATTESTATION_KEY).is_some_and(|value| value == ATTESTATION)
     }

@@ -1,7 +1,5 @@
 //! From a reference to one checked manifest.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 
 use imagevol_api::auth::Credential;
@@ -11,17 +9,14 @@ use imagevol_base::Digester;
 use crate::config::Limits;
 use crate::endpoint::Role;
 use crate::error::{Asked, RegistryError, Result, Subject};
-use crate::manifest::{ACCEPT, Descriptor, Document, Entry, Manifest, ManifestError, MediaType, parse};
-use crate::platform::{Platform, candidates};
+use crate::manifest::{ACCEPT, Descriptor, Document, Manifest, ManifestError, parse};
+use crate::platform::Platform;
 use crate::registry::{Inner, Need, Registry};
 use crate::retry::Attempts;
 use crate::text::shown;
 use crate::transport::{Ask, Reply, Site};
+use crate::walk::Walk;
 
-/// Indexes below each other; images in use have one, sometimes two.
-const DEPTH_MAX: u32 = 4;
-/// Documents fetched for one reference, whatever they look like.
-const DOCUMENTS_MAX: usize = 32;
 /// The header in which a registry names the digest of what it sends.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
@@ -89,13 +84,6 @@ struct Parts {
     source: Source,
 }
 
-/// Documents still to be looked at, best last, and those that were.
-struct Walk {
-    waiting: Vec<(Descriptor, u32)>,
-    seen: HashSet<Digest>,
-    available: Vec<Platform>,
-}
-
 /// One resolution under way.
 struct Resolution<'r> {
     inner: &'r Inner,
@@ -149,18 +137,14 @@ impl Resolution<'_> {
     /// Walks down indexes, best entry first, each document at most once.
     async fn leaf(&mut self, root: Fetched, platform: &Platform) -> Result<(Parts, Manifest)> {
         let mut walk = Walk::from(&root.parts.digest);
-        let (mut current, mut depth) = (root, 0);
+        let mut current = root;
         loop {
             let entries = match current.document {
                 Document::Manifest(manifest) => return Ok((current.parts, *manifest)),
                 Document::Index(entries) => entries,
             };
-            if depth == DEPTH_MAX || walk.seen.len() >= DOCUMENTS_MAX {
-                return Err(self.unusable(&current.parts, ManifestError::Depth));
-            }
-            walk.descend(&entries, platform, depth + 1);
-            let Some((next, next_depth)) = walk.next() else { return Err(self.no_platform(platform, walk.available)) };
-            depth = next_depth;
+            walk.descend(&entries, platform).map_err(|error| self.unusable(&current.parts, error))?;
+            let Some(next) = walk.next() else { return Err(self.no_platform(platform, walk.available())) };
             current = self.fetch(&Target::Entry(&next)).await?;
         }
     }
@@ -232,32 +216,6 @@ impl Resolution<'_> {
     fn no_platform(&self, wanted: &Platform, available: Vec<Platform>) -> RegistryError {
         let reference = self.reference.to_string();
         RegistryError::PlatformNotFound { reference, wanted: wanted.clone(), available }
-    }
-}
-
-// === impl Walk ===
-
-impl Walk {
-    fn from(root: &Digest) -> Self {
-        Self { waiting: Vec::new(), seen: HashSet::from([root.clone()]), available: Vec::new() }
-    }
-
-    fn descend(&mut self, entries: &[Entry], platform: &Platform, depth: u32) {
-        let named = entries.iter().filter(|entry| !entry.is_attestation());
-        self.available.extend(named.filter_map(|entry| entry.platform.clone()));
-        let documents = |entry: &&Entry| MediaType::of(&entry.descriptor.media_type).is_some();
-        let chosen = candidates(entries, platform).into_iter().filter(documents);
-        self.waiting.extend(chosen.rev().map(|entry| (entry.descriptor.clone(), depth)));
-    }
-
-    /// The best document that was not looked at yet.
-    fn next(&mut self) -> Option<(Descriptor, u32)> {
-        while let Some((descriptor, depth)) = self.waiting.pop() {
-            if self.seen.insert(descriptor.digest.clone()) {
-                return Some((descriptor, depth));
-            }
-        }
-        None
     }
 }
 

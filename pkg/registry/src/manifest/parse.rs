@@ -20,8 +20,10 @@ const GENERIC: [&str; 5] =
 
 /// What a body turned out to be.
 #[derive(Debug)]
-pub(crate) enum Document {
+pub enum Document {
+    /// An image's or an artifact's manifest.
     Manifest(Box<Manifest>),
+    /// An index, whose entries are manifests and indexes.
     Index(Vec<Entry>),
 }
 
@@ -57,7 +59,7 @@ struct RawEntry {
 }
 
 /// Parses a manifest or index. `expected` is the answer's `Content-Type`, or the media type of the descriptor that led here.
-pub(crate) fn parse(bytes: &[u8], expected: Option<&str>, limits: &Limits) -> Result<Document, ManifestError> {
+pub fn parse(bytes: &[u8], expected: Option<&str>, limits: &Limits) -> Result<Document, ManifestError> {
     let raw: Raw = serde_json::from_slice(bytes).map_err(|error| syntax(&error))?;
     if raw.schema_version == Some(1) || raw.fs_layers.is_some() || raw.signatures.is_some() {
         return Err(ManifestError::Schema1);
