@@ -23,6 +23,7 @@ mod stats;
 mod sub_path;
 mod superblock;
 mod sys;
+mod uncached;
 
 pub use error::{MountError, Result};
 pub use file_kind::FileKind;
@@ -36,3 +37,4 @@ pub use probe::{NoBackend, ProbeReport, Requested, choose, probe};
 pub use safe_dir::{DirError, SafeDir};
 pub use stats::{FsStats, filesystem};
 pub use sub_path::{SubPath, SubPathError};
+pub use uncached::{UncachedBuffer, UncachedFile};
