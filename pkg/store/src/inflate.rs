@@ -8,7 +8,7 @@ use flate2::bufread::GzDecoder;
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Bytes that tell the compression: the length of zstd's magic number, the longer one (RFC 8878, 3.1.1).
-pub(crate) const MAGIC_BYTES: u64 = 4;
+pub const MAGIC_BYTES: u64 = 4;
 
 /// How a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,14 +24,16 @@ pub enum Compression {
 }
 
 /// Reads what a compressed source holds.
-pub(crate) enum Inflate<R: BufRead> {
+pub struct Inflate<R: BufRead>(Decoder<R>);
+
+enum Decoder<R: BufRead> {
     None(R),
     Gzip(Members<R>),
     Zstd(Box<zstd::stream::read::Decoder<'static, R>>),
 }
 
 /// gzip members in a row. Zeros may follow the last, as tape blocks leave them and GNU gzip allows.
-pub(crate) struct Members<R: BufRead> {
+struct Members<R: BufRead> {
     state: State<R>,
 }
 
@@ -76,7 +78,7 @@ impl Compression {
     }
 
     /// What the first bytes say (RFC 1952 2.3.1, RFC 8878 3.1.1), for content whose media type says nothing.
-    fn of_magic(head: &[u8]) -> Self {
+    pub fn of_magic(head: &[u8]) -> Self {
         if head.starts_with(&[0x1f, 0x8b]) {
             Self::Gzip
         } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
@@ -100,36 +102,43 @@ impl Compression {
 // === impl Inflate ===
 
 impl<R: BufRead> Inflate<R> {
-    pub(crate) fn new(compression: Compression, mut source: R) -> io::Result<Self> {
+    /// A decoder at the start of a stream. To detect the compression, what the source has buffered must tell it.
+    pub fn new(compression: Compression, mut source: R) -> io::Result<Self> {
         let compression =
             if compression == Compression::Detect { Compression::of_magic(source.fill_buf()?) } else { compression };
-        Ok(match compression {
-            Compression::Detect | Compression::None => Self::None(source),
-            Compression::Gzip => Self::Gzip(Members { state: State::Inside(Box::new(GzDecoder::new(source))) }),
+        Ok(Self(match compression {
+            Compression::Detect | Compression::None => Decoder::None(source),
+            Compression::Gzip => Decoder::Gzip(Members { state: State::Inside(Box::new(GzDecoder::new(source))) }),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(source)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Self::Zstd(Box::new(decoder))
+                Decoder::Zstd(Box::new(decoder))
             }
-        })
+        }))
     }
 
     /// The source, with what follows the compressed stream still in it.
     pub(crate) fn into_source(self) -> Option<R> {
-        match self {
-            Self::None(source) => Some(source),
-            Self::Gzip(members) => members.into_source(),
-            Self::Zstd(decoder) => Some(decoder.finish()),
+        match self.0 {
+            Decoder::None(source) => Some(source),
+            Decoder::Gzip(members) => members.into_source(),
+            Decoder::Zstd(decoder) => Some(decoder.finish()),
         }
+    }
+}
+
+impl<R: BufRead> std::fmt::Debug for Inflate<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inflate").finish_non_exhaustive()
     }
 }
 
 impl<R: BufRead> Read for Inflate<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::None(source) => source.read(out),
-            Self::Gzip(members) => members.read(out),
-            Self::Zstd(decoder) => decoder.read(out),
+        match &mut self.0 {
+            Decoder::None(source) => source.read(out),
+            Decoder::Gzip(members) => members.read(out),
+            Decoder::Zstd(decoder) => decoder.read(out),
         }
     }
 }
