@@ -5,6 +5,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fs::File,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
@@ -180,6 +181,18 @@ impl SafeDir {
     /// what it is. If something is mounted on it, that is what is opened.
     pub fn open_path(&self, name: impl AsRef<OsStr>) -> DirResult<OwnedFd> {
         self.openat(name.as_ref(), OFlags::PATH)
+    }
+
+    /// Opens a regular file in this directory to be read. Anything else under this name, a symlink too, is an error, and opening has
+    /// no effect on it.
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> DirResult<File> {
+        let name = self.check(name.as_ref())?;
+        // A device may do something when it is opened, a named pipe waits.
+        self.expect_kind(name, FileKind::Regular)?;
+        let file = File::from(self.openat(name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+        // Somebody may have put another thing there meanwhile.
+        let kind = file.metadata().map_err(|error| self.failed("fstat", name, error))?;
+        if kind.is_file() { Ok(file) } else { Err(self.failed("openat2", name, Errno::INVAL)) }
     }
 
     /// Removes anything but a directory; a symlink itself, not what it points to.

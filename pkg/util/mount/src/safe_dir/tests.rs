@@ -36,6 +36,7 @@ fn refuses_what_is_no_name(#[case] name: &str) {
         safe.make_dir(name, 0o700).map(drop),
         safe.make_file(name).map(drop),
         safe.open_path(name).map(drop),
+        safe.open_file(name).map(drop),
         safe.remove_file(name),
         safe.remove_dir(name),
         safe.remove_tree_no_xdev(name),
@@ -182,4 +183,18 @@ proptest! {
             prop_assert_eq!(names(&safe).len(), 1);
         }
     }
+}
+
+#[test]
+fn reads_regular_files_alone() {
+    let (dir, safe) = scratch();
+    fs::write(dir.path().join("file"), "content").unwrap();
+    symlink("file", dir.path().join("link")).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("pipe"), Mode::S_IRWXU).unwrap();
+    safe.make_dir("dir", 0o700).unwrap();
+    assert_eq!(io::read_to_string(safe.open_file("file").unwrap()).unwrap(), "content");
+    for other in ["link", "pipe", "dir"] {
+        assert!(matches!(safe.open_file(other), Err(DirError::InTheWay { .. })), "{other}");
+    }
+    assert!(safe.open_file("none").unwrap_err().is_not_found());
 }
