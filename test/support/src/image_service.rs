@@ -17,6 +17,11 @@ use tokio::sync::Semaphore;
 
 use crate::mounts::FakeMounts;
 
+mod collector;
+
+use collector::Ledger;
+pub use collector::{Disk, Pinned};
+
 /// A node without images, and a registry without repositories, until a test says otherwise. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct FakeImageService {
@@ -50,6 +55,7 @@ struct State {
     vanish_before_bind: bool,
     pulling: usize,
     most_pulling: usize,
+    ledger: Ledger,
 }
 
 #[derive(Debug, Clone)]
@@ -99,7 +105,7 @@ impl FakeImageService {
 
     /// Takes an image from the node.
     pub fn evict(&self, id: &ImageId) {
-        self.state().present.remove(id);
+        self.state().take_away(id);
     }
 
     /// The next `status` fails so.
@@ -227,14 +233,13 @@ impl ImageService for FakeImageService {
     async fn remove(&self, image: &ImageSpec) -> Result<()> {
         let mut state = self.state();
         if let Some(image) = state.find(&image.image) {
-            state.present.remove(&image.id);
+            state.take_away(&image.id);
         }
         Ok(())
     }
 
     async fn fs_info(&self) -> Result<FilesystemUsage> {
-        let used_bytes = self.state().present.values().map(|image| image.size).sum();
-        Ok(FilesystemUsage { used_bytes, ..FilesystemUsage::default() })
+        self.state().fs_info()
     }
 }
 
@@ -256,7 +261,7 @@ impl ImageReferences for FakeImageService {
             return Err(error);
         }
         if std::mem::take(&mut state.vanish_before_bind) {
-            state.present.remove(image);
+            state.take_away(image);
         }
         if !state.present.contains_key(image) {
             return Ok(None);
@@ -266,7 +271,10 @@ impl ImageReferences for FakeImageService {
     }
 
     async fn release(&self, holder: &Holder) -> Result<()> {
-        self.state().rows.remove(holder);
+        let mut state = self.state();
+        if let Some((_, Some(id))) = state.rows.remove(holder) {
+            state.ledger.used(&id);
+        }
         Ok(())
     }
 
@@ -306,6 +314,7 @@ impl State {
     }
 
     fn bind(&mut self, holder: &Holder, id: &ImageId) {
+        self.ledger.used(id);
         self.rows.entry(holder.clone()).or_default().1 = Some(id.clone());
     }
 
@@ -315,6 +324,7 @@ impl State {
         for image in self.present.values_mut() {
             image.repo_tags.retain(|tag| *tag != name);
         }
+        self.ledger.seen(id);
         let image = self.present.entry(id.clone()).or_insert_with(|| Image {
             id: id.clone(),
             repo_tags: Vec::new(),
