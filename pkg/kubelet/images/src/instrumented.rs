@@ -5,9 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
 use imagevol_base::Holder;
+use imagevol_base::collection::{Collection, Execution, Wish};
 use imagevol_cri::{
-    FilesystemUsage, Image, ImageId, ImageMounts, ImageReferences, ImageService, ImageSpec, MountRequest, Progress,
-    Result,
+    FilesystemUsage, Image, ImageCollector, ImageId, ImageMounts, ImageReferences, ImageService, ImageSpec,
+    MountRequest, Progress, Result,
 };
 use imagevol_mount::DetachedMount;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -147,6 +148,13 @@ impl<S: ImageReferences> ImageReferences for InstrumentedImageService<S> {
 impl<S: ImageMounts> ImageMounts for InstrumentedImageService<S> {
     async fn mount(&self, request: MountRequest<'_>) -> Result<DetachedMount> {
         self.inner.mount(request).await
+    }
+}
+
+#[async_trait]
+impl<S: ImageCollector> ImageCollector for InstrumentedImageService<S> {
+    async fn collect(&self, wish: Wish, execution: Execution) -> Result<Collection> {
+        self.inner.collect(wish, execution).await
     }
 }
 

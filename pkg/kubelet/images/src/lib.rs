@@ -10,6 +10,7 @@ mod claims;
 mod credentials;
 mod error;
 mod failures;
+mod gc;
 mod instrumented;
 mod keyring;
 mod manager;
@@ -25,6 +26,9 @@ pub use claims::{Claims, ServiceAccountClaim};
 pub use credentials::{CredentialError, PodPullSecrets, PullSecret, PullSecretKind, PullSecrets, PullSecretsError};
 pub use error::{ImageError, PullError, ServiceErrors};
 pub use failures::BackoffLimits;
+pub use gc::{
+    GcError, GcOutcome, GcParts, GcPhase, GcPolicy, GcPolicyError, GcReason, GcRequest, GcScope, ImageGc, Percent,
+};
 pub use instrumented::{InstrumentedImageService, OperationMetrics};
 pub use keyring::{CredentialHash, CredentialSource, DockerConfig, DockerConfigError, FormError, MatchedCredential};
 pub use keyring::{Entry as DockerConfigEntry, Keyring, SecretCoordinates, ServiceAccountCoordinates};

@@ -124,6 +124,23 @@ impl<S> ImageManager<S> {
         &self.node
     }
 
+    pub(crate) fn service(&self) -> &S {
+        &self.service
+    }
+
+    pub(crate) fn events(&self) -> &dyn EventRecorder {
+        &*self.events
+    }
+
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> &PullManager {
+        &self.records
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     fn tell(&self, about: &ObjectReference, notice: Notice) {
         self.events.record(about, notice.kind, notice.reason, notice.message);
     }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use imagevol_base::collection::Collection;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::gc::GcReason;
 use crate::policy::{Facts, Known, PullPolicy};
 use crate::providers::ProviderMetrics;
 use crate::pull_manager::CheckResult;
@@ -45,6 +47,8 @@ pub struct Metrics {
     checks: Family<CheckLabels, Counter>,
     intents: Gauge,
     records: Gauge,
+    collected: Family<CollectedLabels, Counter>,
+    freed_bytes: Family<CollectedLabels, Counter>,
     pub(crate) providers: ProviderMetrics,
 }
 
@@ -65,6 +69,11 @@ struct CheckLabels {
     result: CheckResult,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CollectedLabels {
+    reason: GcReason,
+}
+
 // === impl Metrics ===
 
 impl Default for Metrics {
@@ -75,6 +84,8 @@ impl Default for Metrics {
             checks: Family::default(),
             intents: Gauge::default(),
             records: Gauge::default(),
+            collected: Family::default(),
+            freed_bytes: Family::default(),
             providers: ProviderMetrics::default(),
         }
     }
@@ -108,7 +119,21 @@ impl Metrics {
             "Number of ImagePulledRecords stored on disk",
             self.records.clone(),
         );
+        self.register_collection(registry);
         self.providers.register(registry);
+    }
+
+    fn register_collection(&self, registry: &mut Registry) {
+        registry.register(
+            "kubelet_image_garbage_collected",
+            "Total number of images garbage collected by the kubelet, whether through disk usage or image age",
+            self.collected.clone(),
+        );
+        registry.register(
+            "imagevol_image_gc_freed_bytes",
+            "Bytes that garbage collection of images freed on disk",
+            self.freed_bytes.clone(),
+        );
     }
 
     /// Counts a request by what was found out about it.
@@ -132,6 +157,13 @@ impl Metrics {
         self.checks.get_or_create(&CheckLabels { result }).inc();
     }
 
+    /// Counts images that went, and their bytes.
+    pub(crate) fn collected(&self, reason: GcReason, collection: &Collection) {
+        let labels = CollectedLabels { reason: upstream(reason) };
+        self.collected.get_or_create(&labels).inc_by(u64::try_from(collection.gone.len()).unwrap_or(u64::MAX));
+        self.freed_bytes.get_or_create(&labels).inc_by(collection.freed_bytes());
+    }
+
     /// Shows how many intents are on disk.
     pub(crate) fn intents_on_disk(&self, count: usize) {
         self.intents.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -140,6 +172,14 @@ impl Metrics {
     /// Shows how many pulled records are on disk.
     pub(crate) fn records_on_disk(&self, count: usize) {
         self.records.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// Upstream knows two reasons, and counts what goes without a target as gone for space (`DeleteUnusedImages`).
+fn upstream(reason: GcReason) -> GcReason {
+    match reason {
+        GcReason::Age => GcReason::Age,
+        GcReason::Space | GcReason::Unused => GcReason::Space,
     }
 }
 
@@ -154,6 +194,12 @@ impl EncodeLabelValue for PullPolicy {
 }
 
 impl EncodeLabelValue for Known {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.as_str())
+    }
+}
+
+impl EncodeLabelValue for GcReason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(self.as_str())
     }
