@@ -104,7 +104,7 @@ up() {
 
 # Tests that look at the node's own files and sockets are left out by themselves: the node is a container.
 run_tests() {
-    IMAGEVOL_E2E=1 IMAGEVOL_E2E_KUBECONFIG=$KUBECONFIG cargo test --locked --package imagevol-test-e2e --no-fail-fast -- \
+    IMAGEVOL_E2E=1 cargo test --locked --package imagevol-test-e2e --no-fail-fast -- \
         --test-threads 2 "$@"
 }
 

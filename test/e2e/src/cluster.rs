@@ -1,16 +1,13 @@
 //! The cluster of the environment, by way of kubectl.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use serde_json::Value;
 
 use crate::driver::Driver;
+use crate::kubectl::{Kubectl, SWITCH, is_asked_for};
 use crate::namespace::Namespace;
-
-/// Runs the tests where it is `1`.
-const SWITCH: &str = "IMAGEVOL_E2E";
 
 /// A cluster to test with.
 #[derive(Debug, Clone)]
@@ -20,31 +17,14 @@ pub struct Cluster {
     root: Option<PathBuf>,
 }
 
-/// What a command printed, as text.
-#[derive(Debug)]
-pub struct Kubectl {
-    /// Whether it exited with 0.
-    pub ok: bool,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
 // === impl Cluster ===
 
 impl Cluster {
     /// The cluster of the environment. `None`, said aloud, where nobody asked for these tests.
-    ///
-    /// `cargo test --workspace` runs them too, on machines without a cluster, with `CI=true` or not: there the switch is absent, and they
-    /// do not count as skipped. Where it is set, a cluster that is missing is a failure.
-    #[expect(clippy::print_stderr, reason = "a skipped test must be seen")]
     pub fn find(test: &str) -> Option<Self> {
-        if std::env::var(SWITCH).as_deref() != Ok("1") {
-            eprintln!("SKIPPED: {test}: needs a cluster; `make e2e` makes one and sets {SWITCH}=1");
+        if !is_asked_for(test) {
             return None;
         }
-        assert!(std::env::var_os("KUBECONFIG").is_some(), "{SWITCH}=1, and KUBECONFIG names no cluster");
         let registry = variable("IMAGEVOL_CLUSTER_REGISTRY");
         let private_registry = variable("IMAGEVOL_CLUSTER_PRIVATE_REGISTRY");
         Some(Self { registry, private_registry, root: std::env::var_os("IMAGEVOL_CLUSTER").map(PathBuf::from) })
@@ -107,26 +87,12 @@ impl Cluster {
 
     /// Runs kubectl.
     pub fn kubectl(&self, args: &[&str]) -> Kubectl {
-        self.kubectl_with(args, None)
-    }
-
-    /// Runs kubectl with something on its standard input.
-    pub fn kubectl_with(&self, args: &[&str], input: Option<&str>) -> Kubectl {
-        let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-        let mut command = Command::new("kubectl");
-        let mut child = command.args(args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        if let Some(input) = input {
-            child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        }
-        let output = child.wait_with_output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Kubectl { ok: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+        Kubectl::run(args, None)
     }
 
     /// Starts kubectl and does not wait for its end.
     pub fn start_kubectl(&self, args: &[&str]) -> Child {
-        let mut command = Command::new("kubectl");
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        Kubectl::start(args)
     }
 
     /// Runs kubectl, which must succeed; its standard output.
@@ -136,22 +102,12 @@ impl Cluster {
 
     /// Runs kubectl with something on its standard input; it must succeed.
     pub fn must_with(&self, args: &[&str], input: &str) -> String {
-        self.kubectl_with(args, Some(input)).must(args)
+        Kubectl::run(args, Some(input)).must(args)
     }
 
     /// Runs kubectl with `-o json`; it must succeed.
     pub fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&self.must(&[args, &["-o", "json"]].concat())).unwrap()
-    }
-}
-
-// === impl Kubectl ===
-
-impl Kubectl {
-    /// Standard output of what must have succeeded.
-    pub fn must(self, args: &[&str]) -> String {
-        assert!(self.ok, "kubectl {args:?}: {}{}", self.stdout, self.stderr);
-        self.stdout
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Kubectl, text};
+use crate::cluster::{Cluster, text};
+use crate::kubectl::Kubectl;
 use crate::wait::{SOON, until};
 
 /// Where `deploy/` puts the driver.

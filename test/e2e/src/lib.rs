@@ -28,14 +28,16 @@ mod cluster;
 mod driver;
 mod events;
 pub mod images;
+mod kubectl;
 mod loopback;
 pub mod manifests;
 mod namespace;
 mod wait;
 
-pub use cluster::{Cluster, Kubectl};
+pub use cluster::Cluster;
 pub use driver::Driver;
 pub use events::{Event, Told, told};
+pub use kubectl::{Kubectl, is_asked_for};
 pub use loopback::LoopbackRegistry;
 pub use namespace::Namespace;
 pub use wait::{SOON, until};

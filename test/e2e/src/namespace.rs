@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Kubectl, text};
+use crate::cluster::{Cluster, text};
 use crate::driver::Driver;
 use crate::events::Event;
 use crate::images::docker_config;
+use crate::kubectl::Kubectl;
 use crate::wait::{SOON, until};
 
 /// The label of all of them: `kubectl delete namespace -l imagevol.dev/e2e` takes away what a killed run left.

@@ -1,6 +1,6 @@
 //! `volumes[].image` at a real API server: what is stored, by policy and by webhook, with the feature on and off.
 //!
-//! The cluster is that of IMAGEVOL_E2E_KUBECONFIG: one of 1.36 or later, and one of 1.34 (`hack/local-up-cluster.sh up
+//! The cluster is that of KUBECONFIG: one of 1.36 or later, and one of 1.34 (`hack/local-up-cluster.sh up
 //! --control-plane-only --kubernetes=1.34`), whose ImageVolume feature is off. Each test has namespaces, and policies or webhooks that look at these
 //! alone.
 #![expect(
