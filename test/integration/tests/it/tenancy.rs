@@ -99,6 +99,15 @@ fn a_rotated_secret_keeps_its_right_and_a_wrong_one_gets_none() {
     assert_eq!(tenants.blobs(), 0);
 }
 
+/// A pod may pull it, another may use it without a pull, and so may the node.
+fn assert_open_to_all_pods(lab: &Lab, reference: &str) {
+    lab.daemon.apply(&pod("first", reference, "Always").json());
+    lab.daemon.wait_mounted("first");
+    lab.daemon.apply(&pod("second", reference, "Never").json());
+    lab.daemon.wait_mounted("second");
+    assert!(lab.daemon.ctl(["pull", reference]).ok);
+}
+
 #[test]
 fn the_nodes_own_credential_opens_an_image_to_all_pods() {
     let Some(mut lab) = Lab::new("node_credential") else { return };
@@ -109,11 +118,7 @@ fn the_nodes_own_credential_opens_an_image_to_all_pods() {
     let config = docker_config(&registry.host(), ("alice", "secret")).to_string();
     std::fs::write(dir.join("config.json"), config).unwrap();
     lab.daemon.start();
-    lab.daemon.apply(&pod("first", &reference, "Always").json());
-    lab.daemon.wait_mounted("first");
-    lab.daemon.apply(&pod("second", &reference, "Never").json());
-    lab.daemon.wait_mounted("second");
-    assert!(lab.daemon.ctl(["pull", &reference]).ok);
+    assert_open_to_all_pods(&lab, &reference);
 }
 
 /// The kubelet's configuration and a plugin, which here is a shell.
@@ -147,11 +152,7 @@ fn what_a_credential_provider_opens_is_open_to_all_pods() {
         "imageCredentialProviderConfig: {dir}/plugins.json\nimageCredentialProviderBinDir: {dir}/plugins\nlogging: {{verbosity: 5}}"
     ));
     lab.daemon.start();
-    lab.daemon.apply(&pod("first", &reference, "Always").json());
-    lab.daemon.wait_mounted("first");
-    lab.daemon.apply(&pod("second", &reference, "Never").json());
-    lab.daemon.wait_mounted("second");
-    assert!(lab.daemon.ctl(["pull", &reference]).ok);
+    assert_open_to_all_pods(&lab, &reference);
     assert_eq!(std::fs::read_to_string(lab.daemon.dir().join("runs")).unwrap(), "run\n", "asked once");
     assert!(!lab.daemon.log().contains(PLANTED));
 }
