@@ -1,6 +1,7 @@
 //! Errors of registry, store and kernel in the words of the image service: one line that says the whole chain.
 
 use imagevol_cri::ImageServiceError;
+use imagevol_layout::LayoutError;
 use imagevol_mount::MountError;
 use imagevol_registry::RegistryError;
 use imagevol_store::StoreError;
@@ -62,6 +63,8 @@ pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
     let message = chain(error);
     if let StoreError::InUse(holders) = error {
         ImageServiceError::InUse { holders: holders.clone() }
+    } else if let StoreError::Pinned(pins) = error {
+        ImageServiceError::InUse { holders: pins.iter().map(|pin| format!("pin {pin}")).collect() }
     } else if matches!(error, StoreError::NoImage(_)) {
         ImageServiceError::NotFound { message }
     } else if error.is_content() {
@@ -69,6 +72,11 @@ pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
     } else {
         ImageServiceError::Node { message }
     }
+}
+
+pub(crate) fn of_layout(error: &LayoutError) -> ImageServiceError {
+    let message = chain(error);
+    if error.is_content() { ImageServiceError::Invalid { message } } else { ImageServiceError::Node { message } }
 }
 
 pub(crate) fn of_plan(error: &PlanError) -> ImageServiceError {

@@ -35,6 +35,11 @@ impl Claims {
         free.then(|| Claim { claims: Arc::clone(self), name: name.to_owned() })
     }
 
+    /// How many downloads somebody writes to.
+    pub(crate) fn count(&self) -> u64 {
+        self.lock().len() as u64
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,7 +57,7 @@ impl Store {
         let _no_deletion = self.inner.leases.lock();
         let write = self.rows().write()?;
         let known = self.whole_image(&write, manifest)?;
-        known.map(|known| write_rows(write, known, Wanted { names, holder })).transpose()
+        known.map(|known| self.write_rows(write, known, Wanted { names, holder })).transpose()
     }
 
     fn whole_image(&self, write: &Write<'_>, manifest: &Digest) -> Result<Option<ImageRecord>> {
@@ -82,12 +82,31 @@ impl Store {
         let write = self.rows().write()?;
         if let Some(known) = self.whole_image(&write, &image.manifest)? {
             // Another pull was faster; what was built goes with its file.
-            return write_rows(write, known, wanted);
+            return self.write_rows(write, known, wanted);
         }
         image.size = image.index_bytes + content_bytes(&write, &image)?;
         // Killed after this: an EROFS file that no row names, deleted at start.
         durable::persist(file, &path)?;
-        write_rows(write, image, wanted)
+        self.write_rows(write, image, wanted)
+    }
+
+    /// One transaction: image, names, and the holder's row.
+    fn write_rows(&self, write: Write<'_>, image: ImageRecord, wanted: Wanted<'_>) -> Result<ImageRecord> {
+        let image = ImageRecord { pulled_at: now(), ..image };
+        write.put_image(&image)?;
+        write.see(&self.inner.clock, &image.manifest)?;
+        for name in wanted.names {
+            write.put_name(name.as_str(), &image.manifest)?;
+        }
+        let key = wanted.holder.to_string();
+        // A holder that has given its row up meanwhile gets none back: nobody would take it away again.
+        if let Some(row) = write.get::<Reference>(REFERENCES, &key)? {
+            write.put(REFERENCES, &key, &Reference { image: Some(image.manifest.clone()), ..row })?;
+            write.drop_used_up(wanted.holder, &image)?;
+        }
+        // Killed before this: nothing has happened but the file.
+        write.commit()?;
+        Ok(image)
     }
 
     /// Killed here: a `.tmp` file that no row names, deleted at start.
@@ -162,23 +181,6 @@ fn content_bytes(write: &Write<'_>, image: &ImageRecord) -> Result<u64> {
         }
     }
     Ok(sizes.values().map(Content::bytes_on_disk).sum())
-}
-
-/// One transaction: image, names, and the holder's row.
-fn write_rows(write: Write<'_>, image: ImageRecord, wanted: Wanted<'_>) -> Result<ImageRecord> {
-    let image = ImageRecord { pulled_at: now(), ..image };
-    write.put_image(&image)?;
-    for name in wanted.names {
-        write.put_name(name.as_str(), &image.manifest)?;
-    }
-    let key = wanted.holder.to_string();
-    // A holder that has given its row up meanwhile gets none back: nobody would take it away again.
-    if let Some(row) = write.get::<Reference>(REFERENCES, &key)? {
-        write.put(REFERENCES, &key, &Reference { image: Some(image.manifest.clone()), ..row })?;
-    }
-    // Killed before this: nothing has happened but the file.
-    write.commit()?;
-    Ok(image)
 }
 
 /// A full disk is no fault of the image.

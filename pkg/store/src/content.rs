@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::oci::{Digest, DigestError};
+use imagevol_base::collection::NodeTime;
 use serde::{Deserialize, Serialize};
 
 /// Names a piece of content on disk.
@@ -23,8 +24,11 @@ pub enum ContentKey {
 pub struct Content {
     /// True bytes, without the padding.
     pub size: u64,
-    /// When it was stored, seconds since 1970.
+    /// When it was stored, seconds since 1970. For people.
     pub stored_at: i64,
+    /// When it was stored, in the node's own time: from there it expires while no image names it.
+    #[serde(default)]
+    pub stored: NodeTime,
     /// For a layer: the digest of its `.idx` file.
     pub index: Option<Digest>,
     /// Bytes of its `.idx` file; 0 for a blob.
@@ -91,6 +95,11 @@ impl<'de> Deserialize<'de> for ContentKey {
 // === impl Content ===
 
 impl Content {
+    /// Of `size` bytes. When it was stored is said when its row is written.
+    pub(crate) fn of(size: u64) -> Self {
+        Self { size, stored_at: 0, stored: NodeTime::default(), index: None, index_bytes: 0 }
+    }
+
     /// Bytes that its files take.
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         crate::durable::padded(self.size) + self.index_bytes

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::fs::File;
 
-use imagevol_api::oci::Digest;
+use imagevol_api::oci::{Digest, ImagePattern};
+use imagevol_base::collection::NodeTime;
 
 use crate::content::ContentKey;
 use crate::durable;
 use crate::links::IMAGES_OF;
+use crate::pins::Pins;
 use crate::references::{Reference, candidates};
-use crate::rows::{IMAGES, NAMES, REFERENCES, Write};
+use crate::rows::{IMAGES, NAMES, REFERENCES, USES, Write};
 use crate::store::Store;
-use crate::{ImageRecord, Result, StoreError};
+use crate::{ImageRecord, Result, StoreError, Use};
 
 /// What a deletion took away.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,8 +43,9 @@ impl Store {
     /// Removes a name, and the image with its last one; or an image with all its names, if its digest is given. As Docker does, the
     /// last tag of a repository takes the repository's `name@digest` along.
     ///
-    /// An image that somebody holds, or that is mounted anywhere on the node, stays and is an error. (So is one whose files are
-    /// open: [`Store::fsck`] reads them, and a mount that is being made.)
+    /// An image that somebody holds, that is pinned, or that is mounted anywhere on the node, stays and is an error. (So is one whose
+    /// files are open: [`Store::fsck`] reads them, and a mount that is being made.) A name goes only if the image stays pinned
+    /// without it.
     pub fn remove(&self, name: &str) -> Result<Removed> {
         // Held throughout: content that a pull has just found stays, and content that goes is not found.
         let leases = self.inner.leases.lock();
@@ -51,12 +54,11 @@ impl Store {
         let names = write.names_of(&image.manifest)?;
         let mut removed = Removed::default();
         match going(&names, name.as_deref()) {
-            Going::Names(names) => removed.names = names,
-            Going::Image => {
-                self.refuse_if_used(&write, &image, &names)?;
-                take_image(&write, &image, &leases, &mut removed)?;
-                removed.names = names;
+            Going::Names(going) => {
+                refuse_if_unpinned(&write, &image.manifest, &names, &going)?;
+                removed.names = going;
             }
+            Going::Image => self.take_unneeded(&write, &image, &leases, &mut removed)?,
         }
         for name in &removed.names {
             write.remove_name(name)?;
@@ -67,19 +69,56 @@ impl Store {
         Ok(removed)
     }
 
+    /// Removes an image that a census has found to be needed by nobody, with all its names, if that is so still: nobody holds it or
+    /// has used it since `seen` ([`crate::Census::taken`]), nobody has pinned it, and it is mounted nowhere.
+    pub fn remove_unneeded(&self, image: &Digest, seen: NodeTime) -> Result<Removed> {
+        // Held throughout, as in `remove`.
+        let leases = self.inner.leases.lock();
+        let write = self.rows().write()?;
+        let record: Option<ImageRecord> = write.get(IMAGES, &image.to_string())?;
+        let record = record.ok_or_else(|| StoreError::NoImage(image.to_string()))?;
+        let used: Option<Use> = write.get(USES, &image.to_string())?;
+        let mut removed = Removed::default();
+        self.take_unneeded(&write, &record, &leases, &mut removed)?;
+        if used.is_none_or(|used| used.last().max(used.first_seen.time) >= seen) {
+            return Err(StoreError::UsedSince(image.clone()));
+        }
+        // Killed before this: nothing has happened. After it: files without rows, deleted at start.
+        write.commit()?;
+        self.unlink(&removed)?;
+        Ok(removed)
+    }
+
+    /// Takes the rows of an image that nobody uses, and of what goes with it.
+    fn take_unneeded(
+        &self,
+        write: &Write<'_>,
+        image: &ImageRecord,
+        leases: &HashMap<ContentKey, usize>,
+        removed: &mut Removed,
+    ) -> Result<()> {
+        let names = write.names_of(&image.manifest)?;
+        self.refuse_if_used(write, image, &names)?;
+        take_image(write, image, leases, removed)?;
+        removed.names = names;
+        Ok(())
+    }
+
     fn refuse_if_used(&self, write: &Write<'_>, image: &ImageRecord, names: &[String]) -> Result<()> {
         let rows = write.all::<Reference>(REFERENCES)?;
-        let holders: Vec<String> =
-            rows.into_iter().filter_map(|(holder, row)| row.keeps(image, names).then_some(holder)).collect();
+        let now = self.now();
+        let keeps = |row: &Reference| !row.is_over(now) && row.keeps(image, names);
+        let holders: Vec<String> = rows.into_iter().filter_map(|(holder, row)| keeps(&row).then_some(holder)).collect();
         if !holders.is_empty() {
             return Err(StoreError::InUse(holders));
         }
+        refuse_if_pinned(&Pins::in_write(write)?.covering(&image.manifest, names))?;
         self.refuse_if_mounted(&image.manifest)
     }
 
     /// The last check before an unlink: a superblock in any mount namespace that uses the file denies a write lease. Every mount of
     /// the image has its EROFS file open; of content that others share nothing is deleted.
-    fn refuse_if_mounted(&self, manifest: &Digest) -> Result<()> {
+    pub(crate) fn refuse_if_mounted(&self, manifest: &Digest) -> Result<()> {
         let path = self.inner.layout.image(manifest);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -115,6 +154,21 @@ fn find(write: &Write<'_>, name: &str) -> Result<(ImageRecord, Option<String>)> 
         }
     }
     Err(StoreError::NoImage(name.to_owned()))
+}
+
+fn refuse_if_pinned(pins: &[ImagePattern]) -> Result<()> {
+    if pins.is_empty() { Ok(()) } else { Err(StoreError::Pinned(pins.iter().map(ToString::to_string).collect())) }
+}
+
+/// Names go, and the image stays: if it is pinned, then still.
+fn refuse_if_unpinned(write: &Write<'_>, manifest: &Digest, names: &[String], going: &[String]) -> Result<()> {
+    let pins = Pins::in_write(write)?;
+    let staying: Vec<String> = names.iter().filter(|name| !going.contains(name)).cloned().collect();
+    if pins.covering(manifest, &staying).is_empty() {
+        refuse_if_pinned(&pins.covering(manifest, names))
+    } else {
+        Ok(())
+    }
 }
 
 fn take_image(

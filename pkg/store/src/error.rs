@@ -169,6 +169,12 @@ pub enum StoreError {
     /// The image has holders.
     #[error("image is in use by {}", .0.join(", "))]
     InUse(Vec<String>),
+    /// The image is pinned, or would be pinned no more.
+    #[error("image is pinned by {}: unpin it first", .0.join(", "))]
+    Pinned(Vec<String>),
+    /// The image was used or pulled again since it was seen to be needed by nobody.
+    #[error("image {0} has been used meanwhile")]
+    UsedSince(Digest),
     /// An image file is still part of a mounted file system somewhere on the node.
     #[error("image {0} is still mounted")]
     Mounted(Digest),
@@ -215,6 +221,8 @@ impl StoreError {
             | Self::MissingContent(_)
             | Self::NoImage(_)
             | Self::InUse(_)
+            | Self::Pinned(_)
+            | Self::UsedSince(_)
             | Self::Mounted(_) => false,
         }
     }

@@ -1,19 +1,35 @@
 //! What pulls left unfinished, and nobody came back for.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use imagevol_base::collection::NodeTime;
+use serde::{Deserialize, Serialize};
 
 use crate::content::{Content, ContentKey};
 use crate::deletion::{Removed, take_content};
 use crate::durable::{self, entries};
 use crate::ingest;
 use crate::links::IMAGES_OF;
-use crate::rows::CONTENT;
-use crate::store::{Store, now};
+use crate::rows::{CONTENT, DOWNLOADS};
+use crate::store::Store;
 use crate::{Result, StoreError};
 
 /// Content that no image names, and downloads that nobody goes on with, are kept this long: a node that was down over night
 /// resumes, a pod that never comes back does not fill the disk.
-const UNFINISHED_TTL_SECONDS: i64 = 24 * 60 * 60;
+const UNFINISHED_TTL: Duration = Duration::from_hours(24);
+
+/// A download as it was seen first: a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Download {
+    /// What tells one state of its bytes from another.
+    written: String,
+    /// When, in the node's own time.
+    seen: NodeTime,
+}
 
 /// Which downloads go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,9 +43,12 @@ pub(crate) enum Downloads {
 // === impl Store ===
 
 impl Store {
-    /// Deletes content that no image names and no pull holds, and downloads that nobody goes on with, once they are a day old. For
+    /// Drops references that have come to their end; deletes content that no image names and no pull holds, and downloads that nobody
+    /// goes on with, once they are a day old in the node's own time: the wall clock may say what it likes. For
     /// the daemon to call now and then; opening the store does the same. [`Removed`] does not count downloads.
     pub fn expire(&self) -> Result<Removed> {
+        self.keep_time()?;
+        self.drop_expired_rows()?;
         let removed = self.expire_content()?;
         self.drop_downloads(Downloads::Stale)?;
         Ok(removed)
@@ -38,11 +57,11 @@ impl Store {
     pub(crate) fn expire_content(&self) -> Result<Removed> {
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;
-        let mut removed = Removed::default();
+        let (mut removed, now) = (Removed::default(), self.now());
         for (key, content) in write.all::<Content>(CONTENT)? {
             let unused = write.linked(IMAGES_OF, &key)?.is_empty();
             match key.parse::<ContentKey>() {
-                Ok(key) if unused && is_old(content.stored_at, now()) && !leases.contains_key(&key) => {
+                Ok(key) if unused && is_old(content.stored, now) && !leases.contains_key(&key) => {
                     take_content(&write, &key, &mut removed)?;
                 }
                 Ok(_) | Err(_) => {}
@@ -56,58 +75,60 @@ impl Store {
         Ok(removed)
     }
 
+    /// A download is as old as its last bytes, which have no time but the wall clock's: so its age counts from when they were seen
+    /// first, here.
     pub(crate) fn drop_downloads(&self, which: Downloads) -> Result<()> {
+        let (now, known) = (self.now(), self.rows().all::<Download>(DOWNLOADS)?);
+        let known: BTreeMap<String, Download> = known.into_iter().collect();
+        let mut seen = BTreeMap::new();
         for dir in entries(&self.inner.layout.ingest_dir())? {
             let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // Somebody writes to it: it is not stale.
             let Some(_claim) = self.inner.claims.try_take(&name) else { continue };
+            let download = Download { written: last_written(&dir)?, seen: now };
+            let download = known.get(&name).filter(|known| known.written == download.written).unwrap_or(&download);
             let useless = which == Downloads::Useless && name.starts_with(ingest::PACKED);
-            if useless || !is_understood(&dir) || is_old(last_written(&dir)?, now()) {
+            if useless || !is_understood(&dir) || is_old(download.seen, now) {
                 tracing::info!(path = %dir.display(), "deleting an unfinished download");
                 durable::remove_dir(&dir)?;
+            } else {
+                seen.insert(name, download.clone());
             }
         }
-        Ok(())
+        self.remember_downloads(&known, &seen)
+    }
+
+    /// Killed before the commit: those that were seen first now are seen first later.
+    fn remember_downloads(&self, known: &BTreeMap<String, Download>, seen: &BTreeMap<String, Download>) -> Result<()> {
+        if known == seen {
+            return Ok(());
+        }
+        let write = self.rows().write()?;
+        for name in known.keys().filter(|name| !seen.contains_key(*name)) {
+            write.remove(DOWNLOADS, name)?;
+        }
+        for (name, download) in seen {
+            write.put(DOWNLOADS, name, download)?;
+        }
+        self.inner.clock.keep(&write, Duration::ZERO)?;
+        write.commit()
     }
 }
 
-/// In the far future is old too: the clock was wrong then, and nobody can say when.
-fn is_old(time: i64, now: i64) -> bool {
-    now.saturating_sub(time).saturating_abs() > UNFINISHED_TTL_SECONDS
+fn is_old(since: NodeTime, now: NodeTime) -> bool {
+    now.since(since) > UNFINISHED_TTL
 }
 
 fn is_understood(dir: &Path) -> bool {
     std::fs::read_to_string(dir.join("format")).is_ok_and(|format| format == ingest::FORMAT)
 }
 
-/// When bytes came in last, seconds since 1970; of a download without bytes, when it was made.
-fn last_written(dir: &Path) -> Result<i64> {
-    let time = |path: PathBuf| {
-        let modified = std::fs::symlink_metadata(&path).and_then(|file| file.modified());
-        modified.map_err(StoreError::io("stat", &path))
+/// What tells that bytes came in: how many there are and when they came, by a clock that may be wrong; of a download without bytes,
+/// when it was made.
+fn last_written(dir: &Path) -> Result<String> {
+    let mark = |path: PathBuf| {
+        let file = std::fs::symlink_metadata(&path).map_err(StoreError::io("stat", &path))?;
+        Ok(format!("{} {}.{:09}", file.len(), file.mtime(), file.mtime_nsec()))
     };
-    let modified = time(dir.join("data")).or_else(|_| time(dir.to_owned()))?;
-    Ok(jiff::Timestamp::try_from(modified).map_or(i64::MIN, jiff::Timestamp::as_second))
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case::now(0, false)]
-    #[case::a_day_ago(-86_400, false)]
-    #[case::longer_ago(-86_401, true)]
-    #[case::clock_was_set_back_a_little(60, false)]
-    #[case::clock_was_years_ahead(315_360_000, true)]
-    fn is_old_after_a_day(#[case] stored: i64, #[case] old: bool) {
-        assert_eq!(is_old(1_000_000_000 + stored, 1_000_000_000), old);
-    }
-
-    #[test]
-    fn the_ends_of_time_are_old() {
-        assert!(is_old(i64::MIN, 5) && is_old(i64::MAX, -5));
-    }
+    mark(dir.join("data")).or_else(|_: StoreError| mark(dir.to_owned()))
 }

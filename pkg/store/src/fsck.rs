@@ -5,18 +5,20 @@ use std::fs::File;
 use std::io::Read as _;
 use std::str::FromStr;
 
-use imagevol_api::oci::Digest;
+use imagevol_api::oci::{Digest, ImagePattern};
 use imagevol_base::Holder;
 use serde::de::DeserializeOwned;
 
 use crate::content::{Content, ContentKey};
 use crate::durable::entries;
+use crate::expiry::Download;
 use crate::hash::{hash, hash_file};
 use crate::links::{BLOBS_OF, IMAGES_OF, NAMES_OF};
+use crate::pins::Pin;
 use crate::recovery::files_without_rows;
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Links, NAMES, REFERENCES, Snapshot, Table, name};
+use crate::rows::{CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, Links, NAMES, PINS, REFERENCES, Snapshot, Table, USES, name};
 use crate::store::Store;
-use crate::{ImageRecord, Reference, Result, durable};
+use crate::{ImageRecord, Reference, Result, Use, durable};
 
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,6 +149,9 @@ impl Store {
 
 impl Rows {
     fn read(snapshot: &Snapshot, report: &mut Report) -> Result<Self> {
+        let _uses: BTreeMap<Digest, Use> = read(snapshot, USES, report)?;
+        let _pins: BTreeMap<ImagePattern, Pin> = read(snapshot, PINS, report)?;
+        let _downloads: BTreeMap<String, Download> = read(snapshot, DOWNLOADS, report)?;
         Ok(Self {
             images: read(snapshot, IMAGES, report)?,
             names: read(snapshot, NAMES, report)?,

@@ -17,7 +17,7 @@ use crate::inflate::{Compression, Inflate, MAGIC_BYTES};
 use crate::pipe::{self, CHUNK};
 use crate::sink::{DiffId, Sink};
 use crate::source::{Hashed, of_read};
-use crate::store::{Inner, now};
+use crate::store::Inner;
 use crate::{Result, StoreError};
 
 /// Version of an ingest directory; one of another version is deleted at start.
@@ -217,7 +217,7 @@ impl Ingest {
 
     fn make_visible(&self, received: &Received) -> Result<Content> {
         let layout = &self.store.layout;
-        let mut content = Content { size: received.size, stored_at: now(), index: None, index_bytes: 0 };
+        let mut content = Content::of(received.size);
         if let (ContentKey::Layer(diff_id), Some(index)) = (&received.key, &received.index) {
             let index = index.to_bytes();
             content.index = Some(Digester::sha256(&index));

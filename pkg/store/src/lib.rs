@@ -6,7 +6,7 @@
 //! # On disk
 //!
 //! ```text
-//! db.redb                          rows: images, names, content, references, and the ways back between them
+//! db.redb                          rows: images with their use, names, content, references, pins, and the ways back between them
 //! blobs/<algorithm>/<hex>          manifests, configs, files of artifacts; zero-padded to 4 KiB, true size in the row
 //! layers/<algorithm>/<hex>.tar     an uncompressed layer by its diffID, zero-padded to 4 KiB
 //! layers/<algorithm>/<hex>.idx     what the layer's tar holds
@@ -21,22 +21,29 @@
 
 #![forbid(unsafe_code)]
 
+mod census;
 mod claims;
+mod clock;
 mod commit;
 mod content;
 mod database;
 mod deletion;
+mod disk_usage;
 mod durable;
 mod error;
 mod expiry;
+mod format;
 mod fsck;
 mod hash;
+mod holding;
 mod image;
 mod inflate;
 mod ingest;
 mod layout;
 mod links;
+mod pins;
 mod pipe;
+mod plan;
 mod reading;
 mod recovery;
 mod references;
@@ -45,14 +52,24 @@ mod sink;
 mod source;
 mod spool;
 mod store;
+mod terms;
+mod uses;
 
+pub use census::{Census, Counted};
+pub use clock::{KernelClock, ManualClock, NodeClock, Reading};
 pub use content::{Content, ContentKey, Lease};
 pub use deletion::Removed;
+pub use disk_usage::{FoundContent, Usage, UsageKind};
 pub use error::{Result, StoreError};
 pub use fsck::Report;
+pub use holding::ImageState;
 pub use image::{ImageFiles, ImageKind, ImageRecord, LayerRecord};
 pub use inflate::{Compression, Inflate, MAGIC_BYTES};
 pub use ingest::{Form, Ingest, Stored};
+pub use pins::Pinned;
+pub use plan::plan;
 pub use references::{ImageName, Reference};
 pub use spool::Spool;
 pub use store::{Limits, Store};
+pub use terms::{Terms, Until};
+pub use uses::{Moment, Use};

@@ -7,7 +7,7 @@ use imagevol_api::oci::Digest;
 use redb::MultimapTableDefinition;
 
 use crate::content::{Content, ContentKey};
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Links, NAMES, Snapshot, Write};
+use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Links, NAMES, Snapshot, USES, Write};
 use crate::{ImageRecord, Result};
 
 /// [`ContentKey`] -> manifest digests of the images that are made of it.
@@ -32,7 +32,7 @@ impl Write<'_> {
         self.put(IMAGES, &manifest, image)
     }
 
-    /// Deletes an image with its names.
+    /// Deletes an image with its names, and what is known of its use.
     pub(crate) fn remove_image(&self, image: &ImageRecord) -> Result<()> {
         let manifest = image.manifest.to_string();
         for key in image.content() {
@@ -41,6 +41,7 @@ impl Write<'_> {
         for name in self.names_of(&image.manifest)? {
             self.remove_name(&name)?;
         }
+        self.remove(USES, &manifest)?;
         self.remove(IMAGES, &manifest)
     }
 

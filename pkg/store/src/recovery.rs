@@ -3,24 +3,28 @@
 //! Killed at any point of it: rows are mended in one transaction, files are deleted in any order, and the next start does it again.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use imagevol_api::oci::Digest;
+use imagevol_api::oci::{Digest, ImagePattern};
 use imagevol_base::Holder;
 use serde::de::DeserializeOwned;
 
 use crate::content::{Content, ContentKey};
 use crate::durable::{self, entries};
-use crate::expiry::Downloads;
+use crate::expiry::{Download, Downloads};
 use crate::layout::Layout;
+use crate::pins::Pin;
 use crate::references::Reference;
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, NAMES, REFERENCES, Snapshot, Table, Write, name};
+use crate::rows::{CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, NAMES, PINS, REFERENCES, Snapshot, Table, USES, Write, name};
 use crate::store::{Inner, Store};
-use crate::{ImageRecord, Result};
+use crate::{ImageRecord, Result, Use};
 
 /// Clears what a kill left. Runs before anything else sees the store.
 pub(crate) fn run(store: &Store) -> Result<()> {
     mend(&store.inner)?;
+    store.drop_expired_rows()?;
     store.expire_content()?;
     drop_files_without_rows(store)?;
     store.drop_downloads(Downloads::Useless)
@@ -35,6 +39,8 @@ fn mend(inner: &Inner) -> Result<()> {
     write.relink()?;
     drop_broken_images(inner, &write)?;
     drop_dangling(&write)?;
+    match_uses(inner, &write)?;
+    inner.clock.keep(&write, Duration::ZERO)?;
     // Killed before this: nothing has happened.
     write.commit()
 }
@@ -46,6 +52,9 @@ fn drop_unreadable(write: &Write<'_>) -> Result<()> {
     drop_unreadable_in::<Content, ContentKey>(write, CONTENT)?;
     drop_unreadable_in::<Reference, Holder>(write, REFERENCES)?;
     drop_unreadable_in::<Digest, Digest>(write, DIFF_IDS)?;
+    drop_unreadable_in::<Use, Digest>(write, USES)?;
+    drop_unreadable_in::<Pin, ImagePattern>(write, PINS)?;
+    drop_unreadable_in::<Download, String>(write, DOWNLOADS)?;
     drop_unreadable_in::<Digest, String>(write, NAMES)
 }
 
@@ -121,6 +130,21 @@ fn drop_dangling(write: &Write<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Each image was seen once, and nothing else was.
+fn match_uses(inner: &Inner, write: &Write<'_>) -> Result<()> {
+    let images: BTreeSet<String> = write.all::<ImageRecord>(IMAGES)?.into_iter().map(|(key, _)| key).collect();
+    for (key, _) in write.all::<Use>(USES)?.into_iter().filter(|(key, _)| !images.contains(key)) {
+        write.remove(USES, &key)?;
+    }
+    for image in images {
+        // Its key was read when rows that cannot be read were dropped.
+        if let Ok(digest) = image.parse() {
+            write.see(&inner.clock, &digest)?;
+        }
+    }
+    Ok(())
+}
+
 fn drop_files_without_rows(store: &Store) -> Result<()> {
     let inner = &store.inner;
     for path in inner.rows.read(|snapshot| files_without_rows(&inner.layout, snapshot))? {
@@ -129,10 +153,28 @@ fn drop_files_without_rows(store: &Store) -> Result<()> {
             tracing::warn!(path = %path.display(), "a directory that does not belong here stays");
             continue;
         }
+        if is_in_use(&path) {
+            tracing::warn!(path = %path.display(), "a file that no row names is mounted, and stays until the next start");
+            continue;
+        }
         tracing::info!(path = %path.display(), "deleting a file that no row names");
         durable::remove_file(&path)?;
     }
     Ok(())
+}
+
+/// Whether a mounted file system anywhere on the node reads it: its row is lost, and those who read it are not to be.
+fn is_in_use(path: &Path) -> bool {
+    // Pipes and the like are none of ours, and opening one may wait for ever.
+    if !path.symlink_metadata().is_ok_and(|file| file.is_file()) {
+        return false;
+    }
+    let used = File::open(path).map_err(|error| error.to_string());
+    let used = used.and_then(|file| imagevol_mount::in_use(&file).map_err(|error| error.to_string()));
+    used.unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), error, "nobody can say whether a file is in use");
+        true
+    })
 }
 
 /// Files of content and images that no row names.

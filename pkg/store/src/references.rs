@@ -2,11 +2,14 @@
 
 use imagevol_api::oci::{Digest, Reference as ImageReference};
 use imagevol_base::Holder;
+use imagevol_base::collection::NodeTime;
 use serde::{Deserialize, Serialize};
 
 use crate::links::NAMES_OF;
-use crate::rows::{IMAGES, NAMES, REFERENCES, name};
+use crate::rows::{IMAGES, NAMES, REFERENCES, Write, name};
 use crate::store::{Store, now};
+use crate::terms::{Terms, Until};
+use crate::uses::SLACK;
 use crate::{ImageRecord, Result, StoreError};
 
 /// The row of a holder.
@@ -19,6 +22,12 @@ pub struct Reference {
     pub image: Option<Digest>,
     /// Since when, seconds since 1970.
     pub since: i64,
+    /// When it ends unless it is renewed, in the node's own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<NodeTime>,
+    /// What else ends it.
+    #[serde(default)]
+    pub until: Until,
 }
 
 /// What leads to an image: a normalized reference, and where that stands for several images, for which platform.
@@ -54,22 +63,41 @@ impl Reference {
             return *bound == image.manifest;
         }
         let manifest = image.manifest.to_string();
-        candidates(&self.reference).iter().any(|name| names.contains(name) || *name == manifest)
+        // Its platform is not known before it is bound: until then it keeps the image of each.
+        let leads = |name: &String| names.iter().any(|known| without_platform(known) == name);
+        candidates(&self.reference).iter().any(|name| leads(name) || *name == manifest)
     }
 }
 
 // === impl Store ===
 
 impl Store {
-    /// Writes that `holder` wants `reference`. A row that is bound to an image stays bound while the reference is the same.
+    /// Writes that `holder` wants `reference`, until it is released. A row that is bound to an image stays bound while the reference
+    /// is the same.
     pub fn hold(&self, holder: &Holder, reference: &str) -> Result<()> {
-        let key = holder.to_string();
+        self.hold_for(holder, reference, Terms::default())
+    }
+
+    /// The same on these terms, which begin anew each time.
+    pub fn hold_for(&self, holder: &Holder, reference: &str, terms: Terms) -> Result<()> {
+        let (key, clock) = (holder.to_string(), &self.inner.clock);
         let write = self.rows().write()?;
         let known: Option<Reference> = write.get(REFERENCES, &key)?;
-        if known.is_some_and(|known| known.reference == reference) {
+        let (expires, until) = (terms.expires(clock.now()), terms.until);
+        let row = match &known {
+            Some(known) if known.reference == reference => Reference { expires, until, ..known.clone() },
+            Some(_) | None => Reference { reference: reference.to_owned(), image: None, since: now(), expires, until },
+        };
+        if known.as_ref() == Some(&row) {
             return Ok(());
         }
-        write.put(REFERENCES, &key, &Reference { reference: reference.to_owned(), image: None, since: now() })?;
+        if let Some(known) = known.filter(|known| known.reference != reference) {
+            write.stamp_kept(clock, &known)?;
+        }
+        write.put(REFERENCES, &key, &row)?;
+        // Time must not fall behind what was just promised.
+        clock.keep(&write, SLACK)?;
+        // Killed before this: nothing is held, and the caller has not been told that it is.
         write.commit()
     }
 
@@ -78,23 +106,25 @@ impl Store {
     pub fn bind(&self, holder: &Holder, image: &Digest) -> Result<bool> {
         let key = holder.to_string();
         let write = self.rows().write()?;
-        if write.get::<ImageRecord>(IMAGES, &image.to_string())?.is_none() {
-            return Ok(false);
-        }
+        let Some(record) = write.get::<ImageRecord>(IMAGES, &image.to_string())? else { return Ok(false) };
         let Some(row) = write.get::<Reference>(REFERENCES, &key)? else { return Ok(false) };
         if row.image.as_ref() != Some(image) {
+            write.stamp_kept(&self.inner.clock, &row)?;
             write.put(REFERENCES, &key, &Reference { image: Some(image.clone()), ..row })?;
+            write.drop_used_up(holder, &record)?;
             write.commit()?;
         }
         Ok(true)
     }
 
-    /// Gives the row up, and says which image it was bound to.
+    /// Gives the row up, and says which image it was bound to. Whatever it kept was used until now.
     pub fn release(&self, holder: &Holder) -> Result<Option<Digest>> {
         let key = holder.to_string();
         let write = self.rows().write()?;
         let Some(row) = write.get::<Reference>(REFERENCES, &key)? else { return Ok(None) };
+        write.stamp_kept(&self.inner.clock, &row)?;
         write.remove(REFERENCES, &key)?;
+        // Killed before this: the row is there still.
         write.commit()?;
         Ok(row.image)
     }
@@ -140,8 +170,9 @@ impl Store {
 
     /// Who keeps an image: the rows' keys.
     pub fn holders_of(&self, image: &ImageRecord) -> Result<Vec<Holder>> {
-        let names = self.names_of(&image.manifest)?;
-        let keeps = |(holder, row): (Holder, Reference)| row.keeps(image, &names).then_some(holder);
+        let (names, now) = (self.names_of(&image.manifest)?, self.now());
+        let keeps =
+            |(holder, row): (Holder, Reference)| (!row.is_over(now) && row.keeps(image, &names)).then_some(holder);
         Ok(self.references()?.into_iter().filter_map(keeps).collect())
     }
 
@@ -161,6 +192,25 @@ pub(crate) fn candidates(name: &str) -> Vec<String> {
     candidates
 }
 
+/// The images that a row keeps.
+pub(crate) fn kept_by(write: &Write<'_>, row: &Reference) -> Result<Vec<Digest>> {
+    if let Some(bound) = &row.image {
+        return Ok(vec![bound.clone()]);
+    }
+    let mut images = Vec::new();
+    for name in candidates(&row.reference) {
+        images.extend(write.get::<Digest>(NAMES, &name)?);
+        images.extend(write.all_below::<Digest>(NAMES, &on(&name, ""))?.into_iter().map(|(_, image)| image));
+        images.extend(name.parse::<Digest>());
+    }
+    Ok(images)
+}
+
+/// What a name leads to on any platform.
+pub(crate) fn without_platform(name: &str) -> &str {
+    name.split_once(' ').map_or(name, |(reference, _)| reference)
+}
+
 fn on(name: &str, platform: &str) -> String {
     format!("{name} {platform}")
 }
@@ -177,6 +227,6 @@ fn normalized(reference: ImageReference) -> String {
     }
 }
 
-fn holder(key: &str) -> Result<Holder> {
+pub(crate) fn holder(key: &str) -> Result<Holder> {
     key.parse().map_err(|_| StoreError::Key { table: name(REFERENCES), key: key.to_owned() })
 }

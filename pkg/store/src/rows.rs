@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use imagevol_api::oci::Digest;
 use redb::{
-    Database, MultimapTableDefinition, MultimapValue, ReadableDatabase as _, ReadableMultimapTable as _, ReadableTable,
-    TableDefinition, TableHandle as _,
+    Database, MultimapTableDefinition, MultimapValue, ReadOnlyTable, ReadableDatabase as _, ReadableMultimapTable as _,
+    ReadableTable, TableDefinition, TableError, TableHandle as _,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,14 +29,17 @@ pub(crate) const CONTENT: Table = TableDefinition::new("content");
 pub(crate) const DIFF_IDS: Table = TableDefinition::new("diff-ids");
 /// [`imagevol_base::Holder`] -> [`crate::Reference`].
 pub(crate) const REFERENCES: Table = TableDefinition::new("references");
-/// `format` -> version of these tables and of the directory.
+/// Manifest digest -> [`crate::Use`].
+pub(crate) const USES: Table = TableDefinition::new("uses");
+/// [`imagevol_api::oci::ImagePattern`] -> [`crate::pins::Pin`].
+pub(crate) const PINS: Table = TableDefinition::new("pins");
+/// Directory of a download under way -> [`crate::expiry::Download`].
+pub(crate) const DOWNLOADS: Table = TableDefinition::new("downloads");
+/// `format` -> version of these tables and of the directory; `clock` -> when the node's time was read last.
 pub(crate) const META: Table = TableDefinition::new("meta");
 
 /// The tables that make up the store.
-const TABLES: [Table; 6] = [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, META];
-
-/// Version of the tables and of the directory.
-const FORMAT: u64 = 1;
+const TABLES: [Table; 9] = [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, USES, PINS, DOWNLOADS, META];
 
 /// The open database. One transaction writes at a time; reading goes on beside it.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl Rows {
             Self::make(path)?;
         }
         let rows = Self::new(path, database::open(path)?);
-        rows.check_format()?;
+        rows.check_format(missing)?;
         Ok(rows)
     }
 
@@ -98,22 +102,9 @@ impl Rows {
 
     fn write_format(&self) -> Result<()> {
         let write = self.write()?;
-        write.put(META, "format", &FORMAT)?;
-        for table in TABLES {
-            write.transaction.open_table(table)?;
-        }
-        for links in crate::links::ALL {
-            write.transaction.open_multimap_table(links)?;
-        }
+        write.put(META, "format", &crate::format::FORMAT)?;
+        write.make_tables()?;
         write.commit()
-    }
-
-    /// A version that is not known is refused before anything of it is touched.
-    fn check_format(&self) -> Result<()> {
-        match self.write()?.get::<u64>(META, "format")? {
-            Some(FORMAT) => Ok(()),
-            found => Err(StoreError::Format { found: found.unwrap_or(0), known: FORMAT }),
-        }
     }
 
     /// One row.
@@ -178,7 +169,7 @@ impl Rows {
 impl Snapshot {
     /// One row.
     pub(crate) fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>> {
-        get_in(&self.0.open_table(table)?, table, key)
+        self.table(table)?.map_or(Ok(None), |rows| get_in(&rows, table, key))
     }
 
     /// All rows in order of their keys.
@@ -188,7 +179,27 @@ impl Snapshot {
 
     /// All rows, those too that cannot be read.
     pub(crate) fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<Scanned<T>>> {
-        scan_in(&self.0.open_table(table)?, table)
+        self.table(table)?.map_or_else(|| Ok(Vec::new()), |rows| scan_in(&rows, table))
+    }
+
+    /// The images of the store, by the keys of their rows.
+    pub(crate) fn digests_of_images(&self) -> Result<Vec<Digest>> {
+        let Some(rows) = self.table(IMAGES)? else { return Ok(Vec::new()) };
+        let key = |key: &str| StoreError::Key { table: name(IMAGES), key: key.to_owned() };
+        rows.iter()?
+            .map(|row| {
+                let (digest, _) = row?;
+                digest.value().parse().map_err(|_| key(digest.value()))
+            })
+            .collect()
+    }
+
+    /// A table; `None` in a store of a version that did not have it.
+    fn table(&self, table: Table) -> Result<Option<ReadOnlyTable<&'static str, &'static [u8]>>> {
+        match self.0.open_table(table) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            opened => Ok(Some(opened?)),
+        }
     }
 
     /// The keys that a key is linked to, in order.
@@ -223,6 +234,30 @@ impl Write<'_> {
     /// All rows, those too that cannot be read.
     pub(crate) fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<Scanned<T>>> {
         scan_in(&self.transaction.open_table(table)?, table)
+    }
+
+    /// All rows whose keys begin with `prefix`.
+    pub(crate) fn all_below<T: DeserializeOwned>(&self, table: Table, prefix: &str) -> Result<Vec<(String, T)>> {
+        let mut found = Vec::new();
+        for row in self.transaction.open_table(table)?.range(prefix..)? {
+            let (key, value) = row?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            found.push((key.value().to_owned(), decode(table, key.value(), value.value())?));
+        }
+        Ok(found)
+    }
+
+    /// Makes the tables that are not there.
+    pub(crate) fn make_tables(&self) -> Result<()> {
+        for table in TABLES {
+            self.transaction.open_table(table)?;
+        }
+        for links in crate::links::ALL {
+            self.transaction.open_multimap_table(links)?;
+        }
+        Ok(())
     }
 
     /// Writes a row, in place of what was there.
@@ -311,7 +346,7 @@ fn decode<T: DeserializeOwned>(table: Table, key: &str, bytes: &[u8]) -> Result<
 
 /// The name of a table, as a constant for errors.
 pub(crate) fn name(table: Table) -> &'static str {
-    let names = ["images", "names", "content", "diff-ids", "references", "meta"];
+    let names = ["images", "names", "content", "diff-ids", "references", "uses", "pins", "downloads", "meta"];
     let mut known = TABLES.iter().zip(names);
     known.find(|(known, _)| known.name() == table.name()).map_or("unknown", |(_, name)| name)
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use imagevol_api::oci::Digest;
 use imagevol_base::Digester;
+use imagevol_base::collection::NodeTime;
 
 use crate::claims::Claims;
+use crate::clock::{Clock, KernelClock, NodeClock};
 use crate::content::{Content, ContentKey, Lease, Leases};
 use crate::durable::DirLock;
 use crate::ingest::{Form, Ingest, Stored};
@@ -41,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) leases: Leases,
     pub(crate) claims: Arc<Claims>,
     pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
     /// Keeps other processes away from the state directory. Last, so that it is given back after the database is closed.
     _lock: DirLock,
 }
@@ -70,6 +73,11 @@ impl Limits {
 impl Store {
     /// Opens or makes a store, and clears away what a kill left. One process at a time.
     pub fn open(state_dir: &Path, limits: Limits) -> Result<Self> {
+        Self::open_with_clock(state_dir, limits, Arc::new(KernelClock))
+    }
+
+    /// The same with another clock than the kernel's.
+    pub fn open_with_clock(state_dir: &Path, limits: Limits, clock: Arc<dyn NodeClock>) -> Result<Self> {
         let layout = Layout::new(state_dir);
         durable::make_dir(state_dir)?;
         let lock = durable::lock_dir(state_dir)?;
@@ -79,7 +87,8 @@ impl Store {
             durable::make_dir(&dir)?;
             durable::sync_parent(&dir)?;
         }
-        let store = Self::new(layout, rows, limits, lock);
+        let store = Self::new(layout, rows, limits, (lock, clock));
+        store.start_clock()?;
         recovery::run(&store)?;
         Ok(store)
     }
@@ -90,12 +99,19 @@ impl Store {
         let layout = Layout::new(state_dir);
         let lock = durable::lock_dir(state_dir)?;
         let rows = Rows::open(&layout.database(), Missing::Refuse)?;
-        Ok(Self::new(layout, rows, Limits::default(), lock))
+        let store = Self::new(layout, rows, Limits::default(), (lock, Arc::new(KernelClock)));
+        store.start_clock()?;
+        Ok(store)
     }
 
-    fn new(layout: Layout, rows: Rows, limits: Limits, lock: DirLock) -> Self {
-        let (leases, claims) = (Leases::default(), Arc::default());
-        Self { inner: Arc::new(Inner { layout, rows, leases, claims, limits, _lock: lock }) }
+    fn new(layout: Layout, rows: Rows, limits: Limits, (lock, clock): (DirLock, Arc<dyn NodeClock>)) -> Self {
+        let (leases, claims, clock) = (Leases::default(), Arc::default(), Clock::new(clock));
+        Self { inner: Arc::new(Inner { layout, rows, leases, claims, limits, clock, _lock: lock }) }
+    }
+
+    /// The node's own time, in which ages are measured: see [`NodeTime`].
+    pub fn now(&self) -> NodeTime {
+        self.inner.clock.now()
     }
 
     /// The directory that it lies in.
@@ -211,12 +227,12 @@ impl Inner {
     fn write_blob(&self, key: &ContentKey, bytes: &[u8]) -> Result<Content> {
         let size = bytes.len() as u64;
         durable::write_file(&self.layout.content(key), bytes, durable::padded(size))?;
-        Ok(Content { size, stored_at: now(), index: None, index_bytes: 0 })
+        Ok(Content::of(size))
     }
 
     /// Writes the row of content whose file is visible. `lease` was taken before that file was looked at.
     pub(crate) fn add_content(&self, lease: Lease, blob: &Digest, content: Content) -> Result<Stored> {
-        let content = Content { stored_at: now(), ..content };
+        let content = Content { stored_at: now(), stored: self.clock.now(), ..content };
         let write = self.rows.write()?;
         write.put(CONTENT, &lease.key().to_string(), &content)?;
         if let ContentKey::Layer(diff_id) = lease.key() {
@@ -227,7 +243,7 @@ impl Inner {
     }
 }
 
-/// Seconds since 1970, for rows that people read; no decision hangs on it but expiry.
+/// Seconds since 1970, for rows that people read; no decision hangs on it.
 pub(crate) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }

@@ -61,7 +61,7 @@ fn counts_what_it_checked() {
 #[case::devices(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"storedSize\":4", "\"storedSize\":5000"), "image ", "device table does not name its layers")]
 #[case::layer_size(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"storedSize\":4", "\"storedSize\":5"), "image ", "has 4 bytes, not 5")]
 #[case::image_size(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"size\":", "\"size\":1"), "image ", "bytes on disk, not 1")]
-#[case::reference(|dir: &Path| edit_row(dir, "references", &volume("v").to_string(), "since", "until"), "row \"volume/", "unknown field")]
+#[case::reference(|dir: &Path| edit_row(dir, "references", &volume("v").to_string(), "since", "from"), "row \"volume/", "unknown field")]
 fn each_damage_is_a_problem_and_nothing_is_changed(
     #[case] damage: impl Fn(&Path),
     #[case] begins: &str,

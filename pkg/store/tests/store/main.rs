@@ -14,6 +14,8 @@ mod integrity;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod lifetimes;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod mounts;

@@ -126,6 +126,9 @@ fn a_row_whose_file_is_lost_goes(
 #[case::holder("references", "pin/unknown")]
 #[case::name("names", &tag("j"))]
 #[case::layer("diff-ids", "sha256:0")]
+#[case::usage("uses", &manifest_of("i").to_string())]
+#[case::pin("pins", "no pattern")]
+#[case::download("downloads", "blob-sha256-00")]
 fn a_row_that_cannot_be_read_goes_and_stops_nothing(#[case] table: &'static str, #[case] key: &str) {
     let mut scratch = with_image();
     let others = || {
@@ -155,63 +158,62 @@ fn what_leads_to_a_lost_row_is_mended() {
     scratch.assert_sound();
 }
 
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
 #[test]
 fn content_that_no_image_names_stays_a_day() {
     let mut scratch = Scratch::new();
-    let (young, old, future) = (Piece::blob(b"young"), Piece::blob(b"old"), layer());
-    for piece in [&young, &old, &future] {
-        drop(scratch.put(piece));
-    }
-    let now = scratch.put(&old).content.stored_at.to_string();
-    let removed = scratch.store().expire().unwrap();
-    assert!(removed.content.is_empty());
-    scratch.reopen_after(|dir| {
-        edit_row(dir, "content", &ContentKey::Blob(old.digest()).to_string(), &now, "1000000000");
-        let layer = ContentKey::Layer(Digester::sha256(&small_tar("layer"))).to_string();
-        edit_row(dir, "content", &layer, "\"storedAt\":", "\"storedAt\":9");
-    });
-    let found = |key: &ContentKey| scratch.store().find(key).unwrap().is_some();
-    assert!(found(&ContentKey::Blob(young.digest())));
-    assert!(!found(&ContentKey::Blob(old.digest())));
-    assert!(scratch.store().find_layer(&future.digest()).unwrap().is_none());
+    let (old, young) = (layer(), Piece::blob(b"young"));
+    drop(scratch.put(&old));
+    scratch.wait(DAY);
+    drop(scratch.put(&young));
+    assert!(scratch.store().expire().unwrap().content.is_empty());
+    scratch.wait(1);
+    scratch.reopen();
+    assert!(scratch.store().find(&ContentKey::Blob(young.digest())).unwrap().is_some());
+    assert!(scratch.store().find_layer(&old.digest()).unwrap().is_none());
     scratch.assert_sound();
 }
 
 #[test]
-fn expiry_spares_what_a_running_pull_holds() {
+fn a_node_that_was_off_resumes_where_it_was() {
     let mut scratch = Scratch::new();
+    drop(scratch.put(&Piece::blob(b"half")));
+    scratch.wait(DAY - 10);
+    assert!(scratch.store().expire().unwrap().content.is_empty());
+    // However long it was off: ten seconds are left.
+    scratch.clock.reboot(Duration::from_secs(10));
+    scratch.reopen();
+    assert!(scratch.store().find(&ContentKey::Blob(Digester::sha256(b"half"))).unwrap().is_some());
+    scratch.wait(1);
+    assert_eq!(scratch.store().expire().unwrap().content.len(), 1);
+}
+
+#[test]
+fn expiry_spares_what_a_running_pull_holds() {
+    let scratch = Scratch::new();
     let (leased, idle) = (Piece::blob(b"leased"), Piece::blob(b"idle"));
-    drop((scratch.put(&leased), scratch.put(&idle)));
-    let key = ContentKey::Blob(leased.digest());
-    scratch.store = None;
-    for piece in [&leased, &idle] {
-        edit_row(
-            scratch.dir.path(),
-            "content",
-            &ContentKey::Blob(piece.digest()).to_string(),
-            "\"storedAt\":1",
-            "\"storedAt\":-1",
-        );
-    }
-    // Opened so that start does not clear it away before the lease is there.
-    let store = Store::open_for_fsck(scratch.dir.path()).unwrap();
-    let lease = store.find(&key).unwrap().unwrap();
-    assert_eq!(store.expire().unwrap().content, [ContentKey::Blob(idle.digest())]);
+    let lease = scratch.put(&leased);
+    drop(scratch.put(&idle));
+    scratch.wait(DAY + 1);
+    assert_eq!(scratch.store().expire().unwrap().content, [ContentKey::Blob(idle.digest())]);
     drop(lease);
-    assert_eq!(store.expire().unwrap().content, [key]);
+    assert_eq!(scratch.store().expire().unwrap().content, [ContentKey::Blob(leased.digest())]);
     assert!(content_files(scratch.dir.path()).is_empty());
 }
 
 /// An interrupted download of `kind`, as a killed daemon leaves it.
-fn left_download(dir: &Path, kind: &str, format: Option<&str>, age: Duration) {
+fn left_download(dir: &Path, kind: &str, format: Option<&str>) {
     let download = dir.join(format!("ingest/{kind}-sha256-{}", Digester::sha256(b"whole").hex()));
     fs::create_dir(&download).unwrap();
     if let Some(format) = format {
         fs::write(download.join("format"), format).unwrap();
     }
     fs::write(download.join("data"), "wh").unwrap();
+    // By a clock that was years ahead, or behind.
     let data = fs::File::options().write(true).open(download.join("data")).unwrap();
-    data.set_modified(SystemTime::now() - age).unwrap();
+    data.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(9_999_999_999)).unwrap();
 }
 
 #[rstest]
@@ -221,7 +223,8 @@ fn left_download(dir: &Path, kind: &str, format: Option<&str>, age: Duration) {
 #[case::without_format("blob", None, 60, false)]
 #[case::empty_format("blob", Some(""), 60, false)]
 #[case::format_of_tomorrow("blob", Some("2"), 60, false)]
-#[case::of_last_week("blob", Some("1"), 7 * 86_400, false)]
+#[case::of_yesterday("blob", Some("1"), DAY, true)]
+#[case::of_the_day_before("blob", Some("1"), DAY + 1, false)]
 fn a_download_is_gone_on_with_or_goes(
     #[case] kind: &str,
     #[case] format: Option<&str>,
@@ -229,8 +232,10 @@ fn a_download_is_gone_on_with_or_goes(
     #[case] stays: bool,
 ) {
     let mut scratch = Scratch::new();
-    let store = scratch.reopen_after(|dir| left_download(dir, kind, format, Duration::from_secs(age)));
-    let report = store.fsck().unwrap();
+    scratch.reopen_after(|dir| left_download(dir, kind, format));
+    scratch.wait(age);
+    scratch.store().expire().unwrap();
+    let report = scratch.store().fsck().unwrap();
     assert_eq!(report.problems, Vec::<String>::new());
     assert_eq!(
         report.unfinished.iter().filter(|line| line.contains("download of which 2 bytes are here")).count(),
@@ -244,14 +249,31 @@ fn a_download_is_gone_on_with_or_goes(
 }
 
 #[test]
+fn a_download_that_went_on_is_young_again() {
+    let mut scratch = Scratch::new();
+    scratch.reopen_after(|dir| left_download(dir, "blob", Some("1")));
+    scratch.wait(DAY);
+    let download = scratch.path(&format!("ingest/blob-sha256-{}", Digester::sha256(b"whole").hex()));
+    fs::write(download.join("data"), "who").unwrap();
+    scratch.store().expire().unwrap();
+    scratch.wait(DAY);
+    scratch.store().expire().unwrap();
+    assert!(download.exists());
+    scratch.wait(1);
+    scratch.store().expire().unwrap();
+    assert!(!download.exists());
+}
+
+#[test]
 fn an_empty_download_expires() {
     let mut scratch = Scratch::new();
     scratch.reopen_after(|dir| {
         let download = dir.join("ingest/blob-sha256-00");
         fs::create_dir(&download).unwrap();
         fs::write(download.join("format"), "1").unwrap();
-        fs::File::open(&download).unwrap().set_modified(SystemTime::now() - Duration::from_secs(100_000)).unwrap();
     });
+    scratch.wait(DAY + 1);
+    scratch.store().expire().unwrap();
     assert_eq!(fs::read_dir(scratch.path("ingest")).unwrap().count(), 0);
 }
 
@@ -259,10 +281,10 @@ fn an_empty_download_expires() {
 fn a_running_download_is_not_stale() {
     let scratch = Scratch::new();
     let ingest = scratch.store().begin(&Digester::sha256(b"x"), 1, imagevol_store::Form::Blob).unwrap();
-    let data = files_below(&scratch.path("ingest")).into_iter().find(|path| path.ends_with("data")).unwrap();
-    let file = fs::File::options().write(true).open(data).unwrap();
-    file.set_modified(SystemTime::now() - Duration::from_secs(100_000)).unwrap();
-    scratch.store().expire().unwrap();
+    for _ in 0..2 {
+        scratch.store().expire().unwrap();
+        scratch.wait(DAY + 1);
+    }
     ingest.run(&b"x"[..]).unwrap();
     scratch.assert_sound();
 }
@@ -279,11 +301,11 @@ fn a_second_process_is_turned_away() {
 fn a_format_of_tomorrow_is_refused_and_untouched() {
     let mut scratch = with_image();
     scratch.store = None;
-    put_row(scratch.dir.path(), "meta", "format", b"2");
+    put_row(scratch.dir.path(), "meta", "format", b"3");
     fs::write(scratch.path("blobs/sha256/0000"), "theirs").unwrap();
     for opened in [Store::open(scratch.dir.path(), Limits::default()), Store::open_for_fsck(scratch.dir.path())] {
         let error = opened.unwrap_err();
-        assert_eq!(error.to_string(), "state format 2 is not known to this version, which writes 1");
+        assert_eq!(error.to_string(), "state format 3 is not known to this version, which writes 2");
     }
     assert!(scratch.path("blobs/sha256/0000").exists());
 }

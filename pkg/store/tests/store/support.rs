@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use imagevol_api::oci::{Algorithm, Digest, Reference};
 use imagevol_base::{Digester, Holder};
 use imagevol_store::{
-    Compression, ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerRecord, Limits, Report, Result, Store,
-    StoreError, Stored,
+    Compression, ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerRecord, Limits, ManualClock, Report, Result,
+    Store, StoreError, Stored,
 };
 use tempfile::TempDir;
 
@@ -24,6 +26,8 @@ pub(crate) struct Scratch {
     pub(crate) dir: TempDir,
     pub(crate) store: Option<Store>,
     pub(crate) limits: Limits,
+    /// The node's time, which goes when it is told to.
+    pub(crate) clock: ManualClock,
 }
 
 /// A piece of an image: its bytes are stored when it is put into one.
@@ -41,8 +45,13 @@ impl Scratch {
 
     pub(crate) fn with_limits(limits: Limits) -> Self {
         let dir = tempfile::tempdir_in(DISK).unwrap();
-        let store = Some(Store::open(dir.path(), limits).unwrap());
-        Self { dir, store, limits }
+        Self::in_dir(dir, limits)
+    }
+
+    pub(crate) fn in_dir(dir: TempDir, limits: Limits) -> Self {
+        let mut scratch = Self { dir, store: None, limits, clock: ManualClock::default() };
+        scratch.reopen();
+        scratch
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -57,8 +66,13 @@ impl Scratch {
     pub(crate) fn reopen_after(&mut self, work: impl FnOnce(&Path)) -> &Store {
         self.store = None;
         work(self.dir.path());
-        self.store = Some(Store::open(self.dir.path(), self.limits).unwrap());
+        let clock = Arc::new(self.clock.clone());
+        self.store = Some(Store::open_with_clock(self.dir.path(), self.limits, clock).unwrap());
         self.store()
+    }
+
+    pub(crate) fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
     }
 
     pub(crate) fn reopen(&mut self) -> &Store {
