@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::metav1::Time;
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Digest, Reference};
 use imagevol_api::records::{ImagePullCredentials, ImagePulledRecord};
 use imagevol_cri::{Image, ImageId};
 
@@ -89,6 +89,29 @@ pub(crate) struct Request {
     pub(crate) reference: Reference,
     /// The image that the node has for it.
     pub(crate) id: ImageId,
+}
+
+// === impl Request ===
+
+impl Request {
+    /// Under which name the image is used; `None` if it is asked for by its id, which parses as a repository that is called `sha256`
+    /// and would be looked up among the names of that.
+    fn repository(&self) -> Option<String> {
+        (!self.is_by_id()).then(|| self.reference.repository())
+    }
+
+    fn is_by_id(&self) -> bool {
+        self.image.parse().is_ok_and(|digest: Digest| digest == *self.id.digest())
+    }
+
+    /// Whether a pull of `intent` may have brought the image. By digest it is found whatever tag the pull was for, and by its id
+    /// whatever repository.
+    fn may_be_of(&self, intent: &str) -> bool {
+        let Ok(pulled) = Reference::parse(intent).map(Reference::with_default_tag) else { return false };
+        let same_repository = pulled.repository() == self.reference.repository();
+        let same_tag = pulled.tag() == self.reference.tag();
+        self.is_by_id() || (same_repository && (self.reference.digest().is_some() || same_tag))
+    }
 }
 
 // === impl PullManager ===
@@ -163,19 +186,14 @@ impl Shared {
         // The intent before the record: a pull that ends in between has written its record before it takes its intent back.
         let intent = self.intent_of(request);
         let record = self.records.pulled(&request.id.to_string());
-        let repository = request.reference.repository();
-        let image = PresentImage { repository: &repository, intent, record: &record };
+        let repository = request.repository();
+        let image = PresentImage { repository: repository.as_deref(), intent, record: &record };
         access::must_attempt_image_pull(&self.policy, &image)
     }
 
-    /// A reference by digest may find the image of a pull by tag that is just ending: any intent of its repository counts.
+    /// Whether there is an intent that may have brought the image, however the two are written.
     fn intent_of(&self, request: &Request) -> IntentState {
-        let intents = self.intents();
-        let same_repository = |image: &String| {
-            Reference::parse(image).is_ok_and(|other| other.repository() == request.reference.repository())
-        };
-        let found = intents.contains_key(&request.image)
-            || (request.reference.digest().is_some() && intents.keys().any(same_repository));
+        let found = self.intents().keys().any(|intent| request.may_be_of(intent));
         if found { IntentState::Present } else { IntentState::Absent }
     }
 

@@ -22,8 +22,8 @@ pub(crate) enum CheckResult {
 /// What the node knows about a present image.
 #[derive(Debug)]
 pub(crate) struct PresentImage<'a> {
-    /// `domain/path` of the reference that the pod wrote.
-    pub(crate) repository: &'a str,
+    /// `domain/path` of the reference that the pod wrote; `None` if that was no name but the image's id.
+    pub(crate) repository: Option<&'a str>,
     /// Whether a pull of it was begun whose end is not recorded.
     pub(crate) intent: Intent,
     /// What is recorded of it.
@@ -85,7 +85,7 @@ pub(crate) fn must_attempt_image_pull(policy: &VerificationPolicy, image: &Prese
         Stored::Absent => return Verdict::Pull(CheckResult::MustAuthenticate),
         Stored::Present(record) => record,
     };
-    match record.credential_mapping.get(image.repository) {
+    match image.repository.and_then(|repository| record.credential_mapping.get(repository)) {
         Some(known) if known.node_pods_accessible => Verdict::Use(CheckResult::CredentialRecordFound),
         Some(known) if !(known.kubernetes_secrets.is_empty() && known.kubernetes_service_accounts.is_empty()) => {
             Verdict::AskCredentials(known.clone())

@@ -247,6 +247,41 @@ async fn a_reference_by_digest_sees_pulls_of_its_repository() {
     assert_eq!(node.check("r.io/a:2", &id).await, preloaded());
 }
 
+/// Two ways to write one name are one image.
+#[rstest]
+#[case("busybox:latest", "docker.io/library/busybox:latest", true)]
+#[case("docker.io/library/busybox:latest", "busybox:latest", true)]
+#[case("index.docker.io/library/busybox:latest", "busybox:latest", true)]
+#[case("busybox:1", "busybox:2", false)]
+#[case("r.io/a:1@sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb", "r.io/a:1", true)]
+#[case("r.io/a@sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb", "r.io/a:1", false)]
+#[tokio::test]
+async fn an_intent_counts_however_it_is_written(#[case] pulling: &str, #[case] wanted: &str, #[case] counts: bool) {
+    let node = Node::new();
+    let _intent = node.manager.record_pull_intent(pulling).await.unwrap();
+    let expected = if counts { must_prove() } else { preloaded() };
+    assert_eq!(node.check(wanted, &id("a")).await, expected);
+}
+
+/// An id is no name: what is allowed or recorded of repositories says nothing of it, and any pull may have brought its image.
+#[tokio::test]
+async fn an_image_by_its_id_is_of_no_repository() {
+    let node = Node::new();
+    let (image, named) = (id("a"), id("a").to_string());
+    assert_eq!(node.check(&named, &image).await, preloaded());
+    let intent = node.intent().await;
+    assert_eq!(node.check(&named, &image).await, must_prove());
+    assert_eq!(node.check(&named, &id("b")).await, preloaded(), "a tag of docker.io/library/sha256");
+    intent.succeed(&image, open_to_the_node()).await;
+    assert_eq!(node.check(&named, &image).await, must_prove(), "it was opened under another name");
+    let list = imagevol_api::config::Allowlist::parse(&["docker.io/library/*"]).unwrap();
+    let policy = VerificationPolicy::NeverVerifyAllowlistedImages(list);
+    let manager = PullManager::open(node.dir.path(), policy, Metrics::default()).unwrap();
+    let node = Node { manager, ..node };
+    assert_eq!(node.check(&named, &image).await, must_prove());
+    assert_eq!(node.check("busybox", &image).await, preloaded());
+}
+
 #[tokio::test]
 async fn prunes_records_of_images_that_are_gone() {
     let (node, [kept, gone, young]) = (Node::new(), ["a", "b", "c"].map(id));

@@ -41,12 +41,13 @@ impl VerificationPolicy {
         })
     }
 
-    /// Whether a pod has to prove its right to a present image of `repository`.
-    pub(crate) fn requires_verification(&self, repository: &str, origin: Origin) -> bool {
+    /// Whether a pod has to prove its right to a present image that it names so. The list is one of names: who names an image by its id
+    /// is not on it.
+    pub(crate) fn requires_verification(&self, repository: Option<&str>, origin: Origin) -> bool {
         match self {
             Self::NeverVerify => false,
             Self::NeverVerifyPreloadedImages => origin == Origin::Pulled,
-            Self::NeverVerifyAllowlistedImages(list) => !list.matches(repository),
+            Self::NeverVerifyAllowlistedImages(list) => !repository.is_some_and(|repository| list.matches(repository)),
             Self::AlwaysVerify => true,
         }
     }
@@ -64,7 +65,7 @@ mod tests {
     fn the_list_frees_what_is_on_it(#[case] pattern: &str, #[case] repository: &str, #[case] listed: bool) {
         let policy = VerificationPolicy::new(Configured::NeverVerifyAllowlistedImages, &[pattern.to_owned()]).unwrap();
         for origin in [Origin::Pulled, Origin::Preloaded] {
-            assert_eq!(policy.requires_verification(repository, origin), !listed);
+            assert_eq!(policy.requires_verification(Some(repository), origin), !listed);
         }
     }
 
@@ -75,7 +76,8 @@ mod tests {
     #[case(Configured::AlwaysVerify, true, true)]
     fn asks_for_proof_as_the_policy_says(#[case] policy: Configured, #[case] pulled: bool, #[case] preloaded: bool) {
         let policy = VerificationPolicy::new(policy, &[]).unwrap();
-        let asked = [Origin::Pulled, Origin::Preloaded].map(|origin| policy.requires_verification("r.io/a", origin));
+        let asked =
+            [Origin::Pulled, Origin::Preloaded].map(|origin| policy.requires_verification(Some("r.io/a"), origin));
         assert_eq!(asked, [pulled, preloaded]);
     }
 }

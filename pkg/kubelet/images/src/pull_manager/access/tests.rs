@@ -106,7 +106,7 @@ fn decides_in_the_kubelets_order(
     #[case] intent: Intent,
     #[case] verdict: Verdict,
 ) {
-    let image = PresentImage { repository: REPOSITORY, intent, record: &record };
+    let image = PresentImage { repository: Some(REPOSITORY), intent, record: &record };
     assert_eq!(must_attempt_image_pull(&policy, &image), verdict);
 }
 
@@ -123,7 +123,7 @@ fn by_accounts(accounts: &[ImagePullServiceAccount]) -> ImagePullCredentials {
 fn a_service_account_alone_asks_for_credentials() {
     let known = by_accounts(&[account("a", "u")]);
     let record = record(REPOSITORY, known.clone());
-    let image = PresentImage { repository: REPOSITORY, intent: Intent::Absent, record: &record };
+    let image = PresentImage { repository: Some(REPOSITORY), intent: Intent::Absent, record: &record };
     let verdict = must_attempt_image_pull(&VerificationPolicy::default(), &image);
     assert_eq!(verdict, Verdict::AskCredentials(known));
 }
