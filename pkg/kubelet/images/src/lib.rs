@@ -32,7 +32,7 @@ pub use gc::{
 pub use instrumented::{InstrumentedImageService, OperationMetrics};
 pub use keyring::{CredentialHash, CredentialSource, DockerConfig, DockerConfigError, FormError, MatchedCredential};
 pub use keyring::{Entry as DockerConfigEntry, Keyring, SecretCoordinates, ServiceAccountCoordinates};
-pub use manager::{EnsureImage, ImageManager, Parts, RecoverError};
+pub use manager::{EnsureImage, ImageManager, NodePull, Parts, RecoverError};
 pub use metrics::Metrics;
 pub use node_credentials::{NodeConfigPaths, NodeCredentials};
 pub use policy::{PullPolicy, PullPolicyError};

@@ -24,9 +24,12 @@ use crate::puller::{PullLimits, Puller};
 
 mod attempt;
 mod named;
+mod node_pull;
+mod tries;
 
 use attempt::Attempt;
 use named::Named;
+pub use node_pull::NodePull;
 
 /// Decides whether, when and with which credential to pull, and has it done by the image service.
 ///

@@ -1,14 +1,14 @@
 //! One request on its way: asks what the policy wants to know, and does what it decides.
 
-use imagevol_api::auth::Credential;
 use imagevol_api::records::{ImagePullCredentials, ImagePullSecret, ImagePullServiceAccount};
 use imagevol_base::EventKind;
-use imagevol_cri::{ImageId, ImageReferences, ImageService, ImageServiceError, ImageSpec};
+use imagevol_cri::{ImageId, ImageReferences, ImageService};
 use tokio::time::Instant;
 
+use super::tries::{Asked, PulledBy, try_each};
 use super::{EnsureImage, ImageManager, Named};
 use crate::credentials::{CredentialError, PodCredentials};
-use crate::error::{ImageError, Notice, PullError, ServiceErrors};
+use crate::error::{ImageError, Notice, PullError};
 use crate::failures::{PullKey, Waiting};
 use crate::keyring::{CredentialSource, MatchedCredential, SecretCoordinates, ServiceAccountCoordinates};
 use crate::policy::{Access, Backoff, Facts, Local, Outcome, Step, next_step};
@@ -31,12 +31,6 @@ pub(super) struct Attempt<'a, S> {
     intent: Option<Intent>,
     /// Why the last step failed, if it did.
     error: Option<ImageError>,
-}
-
-/// A pull that worked: the image, and the credential that opened the registry, if it took one.
-struct PulledBy<'a> {
-    id: ImageId,
-    credential: Option<&'a MatchedCredential>,
 }
 
 // === impl Attempt ===
@@ -214,14 +208,16 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
         let started = Instant::now();
         let pulled = if self.manager.puller.may_begin(started) {
             intent.begin();
-            self.try_each(&credentials).await
+            let EnsureImage { holder, progress, .. } = self.request;
+            let asked = Asked { spec: &self.named.spec, holder, progress };
+            try_each(&*self.manager.service, asked, &credentials.matches).await
         } else {
             Err(PullError::QpsExceeded)
         };
         match pulled {
             Ok(PulledBy { id, credential }) => {
                 intent.succeed(&id, proof(credential)).await;
-                let size = self.size(&id).await;
+                let size = self.manager.size_of(&id).await;
                 drop(turn);
                 self.succeeded(size, queued, started);
                 Ok(id)
@@ -230,54 +226,6 @@ impl<'a, S: ImageService + ImageReferences> Attempt<'a, S> {
                 drop(turn);
                 intent.withdraw().await;
                 Err(self.failed(error))
-            }
-        }
-    }
-
-    /// Tries each credential in order until one works; asks as anybody only if nothing matched.
-    async fn try_each<'c>(&self, credentials: &'c PodCredentials) -> Result<PulledBy<'c>, PullError> {
-        let Some((first, others)) = credentials.matches.split_first() else {
-            let pulled = self.try_one(&Credential::Anonymous).await;
-            return match pulled {
-                Ok(id) => Ok(PulledBy { id, credential: None }),
-                Err(error) => Err(PullError::Service(ServiceErrors::new(error, Vec::new()))),
-            };
-        };
-        let mut errors = match self.try_matched(first).await {
-            Ok(pulled) => return Ok(pulled),
-            Err(error) => ServiceErrors::new(error, Vec::new()),
-        };
-        for credential in others {
-            if errors.iter().any(|error| *error == ImageServiceError::Cancelled) {
-                // Nobody wants the image any more.
-                break;
-            }
-            match self.try_matched(credential).await {
-                Ok(pulled) => return Ok(pulled),
-                Err(error) => errors.push(error),
-            }
-        }
-        Err(PullError::Service(errors))
-    }
-
-    async fn try_matched<'c>(&self, matched: &'c MatchedCredential) -> Result<PulledBy<'c>, ImageServiceError> {
-        let id = self.try_one(&Credential::Auth((*matched.auth).clone())).await?;
-        Ok(PulledBy { id, credential: Some(matched) })
-    }
-
-    async fn try_one(&self, credential: &Credential) -> Result<ImageId, ImageServiceError> {
-        let EnsureImage { holder, progress, .. } = self.request;
-        self.manager.service.pull(&self.named.spec, credential, holder, progress).await
-    }
-
-    /// Bytes of the image; 0 if the image service does not say, which the pull does not fail for (kubelet, `pullImage`).
-    async fn size(&self, id: &ImageId) -> u64 {
-        let spec = ImageSpec { image: id.to_string(), ..self.named.spec.clone() };
-        match self.manager.service.status(&spec).await {
-            Ok(image) => image.map_or(0, |image| image.size),
-            Err(error) => {
-                tracing::debug!(image = %id, %error, "size of the pulled image is not known");
-                0
             }
         }
     }

@@ -19,6 +19,7 @@ mod claims;
 mod concurrency;
 mod decisions;
 mod failing;
+mod node_pull;
 
 const IMAGE: &str = "localhost:5000/data:1";
 const SECOND: Duration = Duration::from_secs(1);
