@@ -19,9 +19,9 @@ use crate::store::{Store, now};
 use crate::{Content, ImageKind, ImageRecord, LayerRecord, Result, StoreError};
 
 /// An image whose EROFS file is written and synced, and not visible.
-struct Built {
-    image: ImageRecord,
-    file: NamedTempFile,
+pub(crate) struct Built {
+    pub(crate) image: ImageRecord,
+    pub(crate) file: NamedTempFile,
 }
 
 /// What leads to an image that is committed.
@@ -110,7 +110,7 @@ impl Store {
     }
 
     /// Killed here: a `.tmp` file that no row names, deleted at start.
-    fn build(&self, mut image: ImageRecord) -> Result<Built> {
+    pub(crate) fn build(&self, mut image: ImageRecord) -> Result<Built> {
         let devices = image.devices();
         let tree = self.tree(&image, &devices)?;
         let limits = imagevol_erofs::Limits {

@@ -44,8 +44,7 @@ impl Store {
     /// last tag of a repository takes the repository's `name@digest` along.
     ///
     /// An image that somebody holds, that is pinned, or that is mounted anywhere on the node, stays and is an error. (So is one whose
-    /// files are open: [`Store::fsck`] reads them, and a mount that is being made.) A name goes only if the image stays pinned
-    /// without it.
+    /// metadata file is open for a mount that is being made.) A name goes only if the image stays pinned without it.
     pub fn remove(&self, name: &str) -> Result<Removed> {
         // Held throughout: content that a pull has just found stays, and content that goes is not found.
         let leases = self.inner.leases.lock();
@@ -120,6 +119,8 @@ impl Store {
     /// the image has its EROFS file open; of content that others share nothing is deleted.
     pub(crate) fn refuse_if_mounted(&self, manifest: &Digest) -> Result<()> {
         let path = self.inner.layout.image(manifest);
+        // What checks it has it open for a moment, which is no mount.
+        let _no_reader = self.inner.reading();
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

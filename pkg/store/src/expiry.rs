@@ -45,12 +45,14 @@ pub(crate) enum Downloads {
 impl Store {
     /// Drops references that have come to their end; deletes content that no image names and no pull holds, and downloads that nobody
     /// goes on with, once they are a day old in the node's own time: the wall clock may say what it likes. For
-    /// the daemon to call now and then; opening the store does the same. [`Removed`] does not count downloads.
+    /// the daemon to call now and then; opening the store does the same. [`Removed`] does not count downloads,
+    /// nor files in quarantine, which go as well.
     pub fn expire(&self) -> Result<Removed> {
         self.keep_time()?;
         self.drop_expired_rows()?;
         let removed = self.expire_content()?;
         self.drop_downloads(Downloads::Stale)?;
+        self.expire_quarantine()?;
         Ok(removed)
     }
 

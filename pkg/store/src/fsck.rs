@@ -1,22 +1,26 @@
 //! Proves the whole tree: rows against each other, files against rows, and every byte against its digest. Reads only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use imagevol_api::oci::{Digest, ImagePattern};
 use imagevol_base::Holder;
 use serde::de::DeserializeOwned;
 
+use crate::check::Check;
 use crate::content::{Content, ContentKey};
 use crate::durable::entries;
 use crate::expiry::Download;
-use crate::hash::{hash, hash_file};
+use crate::layout::Layout;
 use crate::links::{BLOBS_OF, IMAGES_OF, NAMES_OF};
+use crate::part::{Corrupt, Cure, Part, PartRow};
 use crate::pins::Pin;
+use crate::quarantine::Retired;
 use crate::recovery::files_without_rows;
-use crate::rows::{CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, Links, NAMES, PINS, REFERENCES, Snapshot, Table, USES, name};
+use crate::rows::{
+    CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, Links, NAMES, PINS, REFERENCES, RETIRED, Snapshot, Table, USES, name,
+};
 use crate::store::Store;
 use crate::{ImageRecord, Reference, Result, Use, durable};
 
@@ -33,99 +37,63 @@ pub struct Report {
     pub unfinished: Vec<String>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
+    /// What a repair has done about it, a sentence each.
+    pub repaired: Vec<String>,
 }
 
 /// All rows that can be read, as they were at one moment.
-struct Rows {
+pub(crate) struct Rows {
     images: BTreeMap<Digest, ImageRecord>,
     names: BTreeMap<String, Digest>,
     content: BTreeMap<ContentKey, Content>,
     diff_ids: BTreeMap<Digest, Digest>,
     references: BTreeMap<Holder, Reference>,
+    retired: BTreeMap<Digest, Retired>,
 }
-
-/// What is wrong with one thing.
-type Finding<T = ()> = Result<T, String>;
 
 // === impl Store ===
 
 impl Store {
-    /// Checks everything. What appears or goes while it runs is judged as it was when it began, or is left out. Images and content
-    /// that are being read cannot be removed for the moment.
+    /// Checks everything, past the page cache. What appears or goes while it runs is judged as it was when it began, or is left out.
     pub fn fsck(&self) -> Result<Report> {
-        let (rows, mut report) = self.rows().read(|snapshot| {
+        let (rows, mut report) = self.check_rows()?;
+        let corrupt = self.check_bytes(&rows, &mut report)?;
+        report.problems.extend(corrupt.iter().map(|corrupt| problem_of(&corrupt.part, &corrupt.problem)));
+        self.list_unfinished(&mut report)?;
+        Ok(report)
+    }
+
+    /// The rows against each other, and the files' names against the rows. Quick.
+    pub(crate) fn check_rows(&self) -> Result<(Rows, Report)> {
+        self.rows().read(|snapshot| {
             let mut report = Report::default();
             let rows = Rows::read(snapshot, &mut report)?;
             rows.check(&mut report);
             rows.check_links(snapshot, &mut report)?;
             self.check_files(snapshot, &mut report)?;
             Ok((rows, report))
-        })?;
-        for (key, content) in &rows.content {
-            self.check_content(key, content, &mut report)?;
-        }
-        for (digest, image) in &rows.images {
-            self.check_image(digest, image, &mut report)?;
-        }
-        self.list_downloads(&mut report)?;
-        Ok(report)
+        })
     }
 
-    /// A finding about a row that is gone by now is none.
-    fn check_content(&self, key: &ContentKey, content: &Content, report: &mut Report) -> Result<()> {
-        let text = key.to_string();
-        report.blobs += 1;
-        match self.hash_content(key, content) {
-            Ok(bytes) => report.bytes += bytes,
-            Err(problem) if self.rows().get(CONTENT, &text)?.as_ref() == Some(content) => {
-                report.problems.push(format!("{text}: {problem}"));
+    /// Every byte against its digest: what is wrong with that, and is no more to be relied on.
+    pub(crate) fn check_bytes(&self, rows: &Rows, report: &mut Report) -> Result<Vec<Corrupt>> {
+        let mut found = Vec::new();
+        for part in rows.parts() {
+            match part {
+                Part::Content(_) => report.blobs += 1,
+                Part::Image(_) => report.images += 1,
             }
-            Err(_) => {}
-        }
-        Ok(())
-    }
-
-    fn hash_content(&self, key: &ContentKey, content: &Content) -> Finding<u64> {
-        for (path, length) in self.inner.layout.files_of(key, content) {
-            check_length(&path, length)?;
-        }
-        let path = self.inner.layout.content(key);
-        let file = File::open(&path).map_err(|error| format!("cannot be opened: {error}"))?;
-        let actual = hash(key.digest().algorithm(), file.take(content.size), &path);
-        same("content", key.digest(), &actual.map_err(|error| chain(&error))?)?;
-        let ContentKey::Layer(diff_id) = key else { return Ok(content.size) };
-        let expected = content.index.as_ref().ok_or("has no digest of its index")?;
-        let actual = hash_file(&self.inner.layout.layer_index(diff_id));
-        same("index", expected, &actual.map_err(|error| chain(&error))?)?;
-        Ok(content.size + content.index_bytes)
-    }
-
-    fn check_image(&self, digest: &Digest, image: &ImageRecord, report: &mut Report) -> Result<()> {
-        report.images += 1;
-        match self.hash_image(digest, image) {
-            Ok(bytes) => report.bytes += bytes,
-            Err(problem) if self.rows().get::<ImageRecord>(IMAGES, &digest.to_string())?.is_some() => {
-                report.problems.push(format!("image {digest}: {problem}"));
+            match self.check(&part)?.map_or(Ok((0, None)), Check::run) {
+                Ok((bytes, None)) => report.bytes += bytes,
+                Ok((_, Some(corrupt))) => found.push(corrupt),
+                // A finding about a row that is gone by now is none.
+                Err(error) if self.row_of(&part)?.is_some() => {
+                    report.problems.push(problem_of(&part, &chain(&error)));
+                }
+                Err(_) => {}
             }
-            Err(_) => {}
         }
-        Ok(())
-    }
-
-    fn hash_image(&self, digest: &Digest, image: &ImageRecord) -> Finding<u64> {
-        let path = self.inner.layout.image(digest);
-        check_length(&path, image.index_bytes)?;
-        let expected = image.index_digest.as_ref().ok_or("has no digest of its metadata file")?;
-        let actual = hash_file(&path).map_err(|error| chain(&error))?;
-        same("metadata file", expected, &actual)?;
-        let file = File::open(&path).map_err(|error| format!("cannot be opened: {error}"))?;
-        let devices = imagevol_erofs::read_devices(file).map_err(|error| chain(&error))?;
-        let expected = image.devices().table().map_err(|error| chain(&error))?;
-        if devices == expected {
-            Ok(image.index_bytes)
-        } else {
-            Err("its device table does not name its layers".into())
-        }
+        Ok(found)
     }
 
     /// While the daemon runs, a file whose row is about to be written is no error, and after a kill start deletes it.
@@ -136,10 +104,14 @@ impl Store {
         Ok(())
     }
 
-    fn list_downloads(&self, report: &mut Report) -> Result<()> {
+    /// What is neither content nor wrong.
+    pub(crate) fn list_unfinished(&self, report: &mut Report) -> Result<()> {
         for dir in entries(&self.inner.layout.ingest_dir())? {
             let length = durable::length(&dir.join("data"))?.unwrap_or(0);
             report.unfinished.push(format!("{}: download of which {length} bytes are here", dir.display()));
+        }
+        for (path, length) in self.quarantined_files()? {
+            report.unfinished.push(format!("{}: {length} bytes in quarantine", path.display()));
         }
         Ok(())
     }
@@ -158,7 +130,35 @@ impl Rows {
             content: read(snapshot, CONTENT, report)?,
             diff_ids: read(snapshot, DIFF_IDS, report)?,
             references: read(snapshot, REFERENCES, report)?,
+            retired: read(snapshot, RETIRED, report)?,
         })
+    }
+
+    /// Content and images.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let content = self.content.keys().cloned().map(Part::Content);
+        content.chain(self.images.keys().cloned().map(Part::Image))
+    }
+
+    /// The images whose records are wrong: only a pull knows what is right.
+    pub(crate) fn wrong_images(&self) -> impl Iterator<Item = Corrupt> {
+        self.images.iter().filter_map(|(digest, image)| {
+            let problem = self.problems_of(digest, image).into_iter().next()?;
+            let row = PartRow::Image(Box::new(image.clone()));
+            Some(Corrupt { part: Part::Image(digest.clone()), problem, row, cure: Cure::Pull })
+        })
+    }
+
+    /// The files of content and images, and how long they must be.
+    pub(crate) fn files(&self, layout: &Layout) -> Vec<(Part, PathBuf, u64)> {
+        let of_content = |(key, content): (&ContentKey, &Content)| {
+            let part = Part::Content(key.clone());
+            layout.files_of(key, content).into_iter().map(move |(path, length)| (part.clone(), path, length))
+        };
+        let of_image = |(digest, image): (&Digest, &ImageRecord)| {
+            (Part::Image(digest.clone()), layout.image(digest), image.index_bytes)
+        };
+        self.content.iter().flat_map(of_content).chain(self.images.iter().map(of_image)).collect()
     }
 
     fn check(&self, report: &mut Report) {
@@ -178,7 +178,10 @@ impl Rows {
             }
         }
         for (holder, row) in &self.references {
-            if let Some(digest) = row.image.as_ref().filter(|digest| !self.images.contains_key(digest)) {
+            // What a holder has mounted of an image that was quarantined is that image still.
+            let retired = |digest: &Digest| self.retired.get(digest).is_some_and(|retired| retired.is_of(holder));
+            let gone = |digest: &&Digest| !self.images.contains_key(*digest) && !retired(digest);
+            if let Some(digest) = row.image.as_ref().filter(gone) {
                 report.problems.push(format!("reference of {holder}: bound to {digest}, which is no image"));
             }
         }
@@ -247,18 +250,12 @@ where
     Ok(rows)
 }
 
-fn check_length(path: &std::path::Path, expected: u64) -> Finding {
-    match durable::length(path).map_err(|error| chain(&error))? {
-        None => Err(format!("{} is missing", path.display())),
-        Some(length) if length != expected => {
-            Err(format!("{} is {length} bytes long, expected {expected}", path.display()))
-        }
-        Some(_) => Ok(()),
+/// A problem with a part, as a report says it.
+pub(crate) fn problem_of(part: &Part, problem: &str) -> String {
+    match part {
+        Part::Content(key) => format!("{key}: {problem}"),
+        Part::Image(manifest) => format!("image {manifest}: {problem}"),
     }
-}
-
-fn same(what: &str, expected: &Digest, actual: &Digest) -> Finding {
-    if expected == actual { Ok(()) } else { Err(format!("{what} is corrupt: expected {expected}, got {actual}")) }
 }
 
 /// An error with its causes, on one line.

@@ -36,6 +36,11 @@ impl Layout {
         self.ingest_dir().join(key)
     }
 
+    /// Where corrupt files go.
+    pub(crate) fn quarantine_dir(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
     /// The directories that hold files by digest, one for each algorithm.
     pub(crate) fn content_dirs(&self) -> Vec<PathBuf> {
         let algorithms = [Algorithm::Sha256, Algorithm::Sha512];

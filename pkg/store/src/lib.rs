@@ -11,6 +11,7 @@
 //! layers/<algorithm>/<hex>.tar     an uncompressed layer by its diffID, zero-padded to 4 KiB
 //! layers/<algorithm>/<hex>.idx     what the layer's tar holds
 //! images/<algorithm>/<hex>.erofs   an image by its manifest digest: metadata only, its bytes lie in layers and blobs
+//! quarantine/<seconds>-<family>-... a file whose bytes went wrong, until no mount uses it and it is a day old
 //! ingest/<kind>-<algorithm>-<hex>/ a download under way: `format` (version), `data` (bytes so far); `blob` and `tar` are gone on
 //!                                  with, `packed` begins anew
 //! ```
@@ -22,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod census;
+mod check;
 mod claims;
 mod clock;
 mod commit;
@@ -41,21 +43,27 @@ mod inflate;
 mod ingest;
 mod layout;
 mod links;
+mod part;
 mod pins;
 mod pipe;
 mod plan;
+mod quarantine;
 mod reading;
 mod recovery;
 mod references;
+mod repair;
 mod rows;
+mod scrub;
 mod sink;
 mod source;
 mod spool;
 mod store;
 mod terms;
 mod uses;
+mod verify;
 
 pub use census::{Census, Counted};
+pub use check::{Check, Checked};
 pub use clock::{KernelClock, ManualClock, NodeClock, Reading};
 pub use content::{Content, ContentKey, Lease};
 pub use deletion::Removed;
@@ -66,9 +74,12 @@ pub use holding::ImageState;
 pub use image::{ImageFiles, ImageKind, ImageRecord, LayerRecord};
 pub use inflate::{Compression, Inflate, MAGIC_BYTES};
 pub use ingest::{Form, Ingest, Stored};
+pub use part::{Corrupt, Part};
 pub use pins::Pinned;
 pub use plan::plan;
+pub use quarantine::{Quarantined, Remedy, StaleImage, StaleMounts};
 pub use references::{ImageName, Reference};
+pub use scrub::ScrubPosition;
 pub use spool::Spool;
 pub use store::{Limits, Store};
 pub use terms::{Terms, Until};

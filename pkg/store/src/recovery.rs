@@ -16,33 +16,38 @@ use crate::durable::{self, entries};
 use crate::expiry::{Download, Downloads};
 use crate::layout::Layout;
 use crate::pins::Pin;
+use crate::quarantine::Retired;
 use crate::references::Reference;
-use crate::rows::{CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, NAMES, PINS, REFERENCES, Snapshot, Table, USES, Write, name};
+use crate::rows::{
+    CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, NAMES, PINS, REFERENCES, RETIRED, Snapshot, Table, USES, Write, name,
+};
 use crate::store::{Inner, Store};
 use crate::{ImageRecord, Result, Use};
 
 /// Clears what a kill left. Runs before anything else sees the store.
 pub(crate) fn run(store: &Store) -> Result<()> {
-    mend(&store.inner)?;
+    let write = store.rows().write()?;
+    mend(&store.inner, &write)?;
+    drop_rows_of_commands(&write)?;
+    write.forget_retired()?;
+    // Killed before this: nothing has happened.
+    write.commit()?;
     store.drop_expired_rows()?;
     store.expire_content()?;
+    store.expire_quarantine()?;
     drop_files_without_rows(store)?;
     store.drop_downloads(Downloads::Useless)
 }
 
 /// Makes the rows true: each can be read, and what it leads to is there.
-fn mend(inner: &Inner) -> Result<()> {
-    let write = inner.rows.write()?;
-    drop_unreadable(&write)?;
-    drop_rows_of_commands(&write)?;
-    drop_content_without_files(inner, &write)?;
+pub(crate) fn mend(inner: &Inner, write: &Write<'_>) -> Result<()> {
+    drop_unreadable(write)?;
+    drop_content_without_files(inner, write)?;
     write.relink()?;
-    drop_broken_images(inner, &write)?;
-    drop_dangling(&write)?;
-    match_uses(inner, &write)?;
-    inner.clock.keep(&write, Duration::ZERO)?;
-    // Killed before this: nothing has happened.
-    write.commit()
+    drop_broken_images(inner, write)?;
+    drop_dangling(write)?;
+    match_uses(inner, write)?;
+    inner.clock.keep(write, Duration::ZERO)
 }
 
 /// A row that cannot be read protects nothing and stops everything: it goes, loudly. Images are pulled again, and whoever wants one
@@ -51,6 +56,7 @@ fn drop_unreadable(write: &Write<'_>) -> Result<()> {
     drop_unreadable_in::<ImageRecord, Digest>(write, IMAGES)?;
     drop_unreadable_in::<Content, ContentKey>(write, CONTENT)?;
     drop_unreadable_in::<Reference, Holder>(write, REFERENCES)?;
+    drop_unreadable_in::<Retired, Digest>(write, RETIRED)?;
     drop_unreadable_in::<Digest, Digest>(write, DIFF_IDS)?;
     drop_unreadable_in::<Use, Digest>(write, USES)?;
     drop_unreadable_in::<Pin, ImagePattern>(write, PINS)?;
@@ -94,20 +100,21 @@ fn drop_content_without_files(inner: &Inner, write: &Write<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An image whose files are gone cannot be mounted: its row goes, so that it is pulled again.
+/// An image whose files are gone cannot be mounted: its row goes, so that it is pulled again. Who has it mounted keeps it.
 fn drop_broken_images(inner: &Inner, write: &Write<'_>) -> Result<()> {
     let content: BTreeSet<String> = write.all::<Content>(CONTENT)?.into_iter().map(|(key, _)| key).collect();
     for (digest, image) in write.all::<ImageRecord>(IMAGES)? {
         let whole = durable::length(&inner.layout.image(&image.manifest))? == Some(image.index_bytes);
         if !whole || !image.content().iter().all(|key| content.contains(&key.to_string())) {
             tracing::warn!(image = digest, "image is incomplete on disk, its row is dropped");
+            write.retire(&image.manifest)?;
             write.remove_image(&image)?;
         }
     }
     Ok(())
 }
 
-/// Names, references and layers that lead to what has just been dropped.
+/// Names and layers that lead to what has just been dropped.
 fn drop_dangling(write: &Write<'_>) -> Result<()> {
     let images: BTreeSet<Digest> =
         write.all::<ImageRecord>(IMAGES)?.into_iter().map(|(_, image)| image.manifest).collect();
@@ -116,10 +123,10 @@ fn drop_dangling(write: &Write<'_>) -> Result<()> {
             write.remove_name(&name)?;
         }
     }
-    for (holder, row) in write.all::<Reference>(REFERENCES)? {
-        if row.image.as_ref().is_some_and(|image| !images.contains(image)) {
-            write.put(REFERENCES, &holder, &Reference { image: None, ..row })?;
-        }
+    // A reference stays bound: what its holder has mounted is that image still, and would else be unmounted under a pod that reads it.
+    let bound = write.all::<Reference>(REFERENCES)?.into_iter().filter_map(|(_, row)| row.image);
+    for gone in bound.filter(|image| !images.contains(image)).collect::<BTreeSet<_>>() {
+        write.retire(&gone)?;
     }
     for (_, diff_id) in write.all::<Digest>(DIFF_IDS)? {
         let layer = ContentKey::Layer(diff_id);
@@ -163,8 +170,8 @@ fn drop_files_without_rows(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Whether a mounted file system anywhere on the node reads it: its row is lost, and those who read it are not to be.
-fn is_in_use(path: &Path) -> bool {
+/// Whether a mounted file system anywhere on the node reads it, or somebody else: its row is lost, and those who read it are not to be.
+pub(crate) fn is_in_use(path: &Path) -> bool {
     // Pipes and the like are none of ours, and opening one may wait for ever.
     if !path.symlink_metadata().is_ok_and(|file| file.is_file()) {
         return false;

@@ -35,11 +35,14 @@ pub(crate) const USES: Table = TableDefinition::new("uses");
 pub(crate) const PINS: Table = TableDefinition::new("pins");
 /// Directory of a download under way -> [`crate::expiry::Download`].
 pub(crate) const DOWNLOADS: Table = TableDefinition::new("downloads");
-/// `format` -> version of these tables and of the directory; `clock` -> when the node's time was read last.
+/// Manifest digest -> [`crate::quarantine::Retired`].
+pub(crate) const RETIRED: Table = TableDefinition::new("retired");
+/// `format` -> version of these tables and of the directory; `clock` -> when the node's time was read last; `scrub` -> how far that
+/// has come.
 pub(crate) const META: Table = TableDefinition::new("meta");
 
 /// The tables that make up the store.
-const TABLES: [Table; 9] = [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, USES, PINS, DOWNLOADS, META];
+const TABLES: [Table; 10] = [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, USES, PINS, DOWNLOADS, RETIRED, META];
 
 /// The open database. One transaction writes at a time; reading goes on beside it.
 #[derive(Debug)]
@@ -346,7 +349,8 @@ fn decode<T: DeserializeOwned>(table: Table, key: &str, bytes: &[u8]) -> Result<
 
 /// The name of a table, as a constant for errors.
 pub(crate) fn name(table: Table) -> &'static str {
-    let names = ["images", "names", "content", "diff-ids", "references", "uses", "pins", "downloads", "meta"];
+    let names =
+        ["images", "names", "content", "diff-ids", "references", "uses", "pins", "downloads", "retired", "meta"];
     let mut known = TABLES.iter().zip(names);
     known.find(|(known, _)| known.name() == table.name()).map_or("unknown", |(_, name)| name)
 }

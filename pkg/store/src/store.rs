@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::oci::Digest;
 use imagevol_base::Digester;
@@ -17,6 +17,7 @@ use crate::durable::DirLock;
 use crate::ingest::{Form, Ingest, Stored};
 use crate::layout::Layout;
 use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Missing, Rows};
+use crate::verify::Verified;
 use crate::{ImageRecord, Result, StoreError, durable, links, recovery};
 
 /// What a single image may cost the node.
@@ -44,6 +45,9 @@ pub(crate) struct Inner {
     pub(crate) claims: Arc<Claims>,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
+    pub(crate) verified: Verified,
+    /// Held while a metadata file of an image is open for reading, so that this is not taken for a mount.
+    reading: Mutex<()>,
     /// Keeps other processes away from the state directory. Last, so that it is given back after the database is closed.
     _lock: DirLock,
 }
@@ -106,7 +110,9 @@ impl Store {
 
     fn new(layout: Layout, rows: Rows, limits: Limits, (lock, clock): (DirLock, Arc<dyn NodeClock>)) -> Self {
         let (leases, claims, clock) = (Leases::default(), Arc::default(), Clock::new(clock));
-        Self { inner: Arc::new(Inner { layout, rows, leases, claims, limits, clock, _lock: lock }) }
+        let (verified, reading) = (Verified::default(), Mutex::default());
+        let inner = Inner { layout, rows, leases, claims, limits, clock, verified, reading, _lock: lock };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The node's own time, in which ages are measured: see [`NodeTime`].
@@ -223,6 +229,12 @@ impl Inner {
         Ok(true)
     }
 
+    /// Held by whoever reads metadata files of images, and by whoever wants to know whether they are mounted. Nobody takes another
+    /// lock while holding it.
+    pub(crate) fn reading(&self) -> MutexGuard<'_, ()> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Killed after this: a file that no row names, deleted at start.
     fn write_blob(&self, key: &ContentKey, bytes: &[u8]) -> Result<Content> {
         let size = bytes.len() as u64;
@@ -234,6 +246,10 @@ impl Inner {
     pub(crate) fn add_content(&self, lease: Lease, blob: &Digest, content: Content) -> Result<Stored> {
         let content = Content { stored_at: now(), stored: self.clock.now(), ..content };
         let write = self.rows.write()?;
+        // Whoever found it corrupt may have taken the files away: he had this transaction before.
+        if !self.has_files(lease.key(), &content)? {
+            return Err(StoreError::MissingContent(lease.key().to_string()));
+        }
         write.put(CONTENT, &lease.key().to_string(), &content)?;
         if let ContentKey::Layer(diff_id) = lease.key() {
             write.put_diff_id(blob, diff_id)?;

@@ -20,6 +20,8 @@ mod model;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod quarantine;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod references;
