@@ -18,6 +18,16 @@ pub struct PodVolumeReport {
     pub sub_path_errors: SubPathErrors,
 }
 
+// === impl PodVolumeReport ===
+
+impl PodVolumeReport {
+    /// Whether a volume or the mount of a sub path has failed.
+    pub fn fails(&self) -> bool {
+        let failed = |state: &VolumeState| matches!(state, VolumeState::Failed(_));
+        !self.sub_path_errors.is_empty() || self.volumes.values().any(failed)
+    }
+}
+
 /// Mounts of sub paths that failed, by container and position in its `volumeMounts`.
 pub type SubPathErrors = BTreeMap<(ContainerName, u32), SubPathError>;
 

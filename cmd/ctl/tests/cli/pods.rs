@@ -217,6 +217,10 @@ fn delete_goes_by_name_and_by_manifest() {
 fn retry_starts_a_failed_pod_anew() {
     let daemon = Daemon::start([("POST /api/v1/namespaces/default/pods/web/retry", vec![success()])]);
     assert_eq!(output(daemon.imagevol(&["retry", "pod", "web"])), "pod/web retried\n");
+    let refusal = refused(409, "Conflict", "pod \"web\" has not failed");
+    let daemon = Daemon::start([("POST /api/v1/namespaces/default/pods/web/retry", vec![refusal])]);
+    let text = "Error from server (Conflict): pod \"web\" has not failed\n";
+    daemon.imagevol(&["retry", "pod", "web"]).assert().code(1).stdout("").stderr(text);
 }
 
 #[test]

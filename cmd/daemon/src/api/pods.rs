@@ -61,8 +61,11 @@ pub(super) async fn route(node: &Node, method: &Method, path: &[&str]) -> Result
             node.control.delete_secret(namespace, name).await.map(|()| success()).map_err(|error| failure(&error))
         }
         (&Method::POST, ["namespaces", namespace, "pods", name, "retry"]) => {
-            let forget = |uid: &PodUid| node.images.forget(uid);
-            node.control.retry(namespace, name, forget).await.map(|()| success()).map_err(|error| failure(&error))
+            let start_anew = |uid: &PodUid| {
+                node.images.forget(uid);
+                node.volumes.retry(uid);
+            };
+            node.control.retry(namespace, name, start_anew).await.map(|()| success()).map_err(|error| failure(&error))
         }
         (&Method::GET, ["namespaces", namespace, "pods", name, "volumes"]) => {
             let pod = node.control.pod(namespace, name).map_err(|error| failure(&error))?;

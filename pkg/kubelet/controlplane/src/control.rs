@@ -18,7 +18,7 @@ use imagevol_api::corev1::{Event, Pod};
 use imagevol_api::daemon::ApplyResponse;
 use imagevol_api::names::PodUid;
 use imagevol_base::blocking;
-use imagevol_base::volumes::VolumeReports;
+use imagevol_base::volumes::{PodVolumeReport, VolumeReports};
 use imagevol_base::{EventKind, EventRecorder, PodSet, Supervisor};
 
 use crate::apiserver::post::{self, EventSink, Subjects};
@@ -29,7 +29,7 @@ use crate::events::{self, EventSettings, Events, Recorder};
 use crate::file::{FileSource, Host, Loaded, Manifests, Problem};
 use crate::manifest::{self, DryRun, RemoveError, Sent};
 use crate::status::{Now, PullFailure};
-use crate::world::{Rows, Step, World};
+use crate::world::{Rows, Step, World, row_failed};
 
 /// Commands that wait while a step is written: each is a request of the local API, which waits for its answer.
 const MAX_QUEUED_COMMANDS: usize = 64;
@@ -74,6 +74,12 @@ pub enum ControlPlaneError {
     NotFound {
         /// `pod` or `secret`.
         kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// There is nothing to retry.
+    #[error("pod {name:?} has not failed")]
+    NotFailed {
         /// Its name.
         name: String,
     },
@@ -271,7 +277,8 @@ impl ControlPlane {
         self.settle().await
     }
 
-    /// Starts a pod anew if it has failed. `clear_backoff` is called first, for any pod, so that its images are asked for again at once.
+    /// Starts a pod anew that has failed, or ends the waiting of one whose volumes fail: `clear_backoff` is called first, so that its images
+    /// are asked for again at once.
     pub async fn retry(
         &self,
         namespace: &str,
@@ -280,8 +287,19 @@ impl ControlPlane {
     ) -> Result<(), ControlPlaneError> {
         let missing = || ControlPlaneError::NotFound { kind: "pod", name: name.to_owned() };
         let uid = self.manifests().pod(namespace, name).map(|(uid, _)| uid.clone()).ok_or_else(missing)?;
+        if !self.fails(&uid) {
+            return Err(ControlPlaneError::NotFailed { name: name.to_owned() });
+        }
         clear_backoff(&uid);
         self.ask(|done| Command::Retry(uid, done)).await
+    }
+
+    /// Whether the pod has failed, or a volume of it fails.
+    fn fails(&self, uid: &PodUid) -> bool {
+        let has_failed = self.rows.borrow().get(uid).is_some_and(|row| row_failed(row));
+        let reports = self.reports.borrow();
+        let report = reports.as_ref().and_then(|reports| reports.get(uid));
+        has_failed || report.is_some_and(PodVolumeReport::fails)
     }
 
     /// Waits until all that was published before has been acted upon.
@@ -303,7 +321,7 @@ impl ControlPlaneError {
     pub const fn code(&self) -> u16 {
         match self {
             Self::NotFound { .. } => 404,
-            Self::SharedFile { .. } => 409,
+            Self::NotFailed { .. } | Self::SharedFile { .. } => 409,
             Self::Remove { .. } => 500,
             Self::Stopped => 503,
         }
@@ -313,7 +331,7 @@ impl ControlPlaneError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "NotFound",
-            Self::SharedFile { .. } => "Conflict",
+            Self::NotFailed { .. } | Self::SharedFile { .. } => "Conflict",
             Self::Remove { .. } => "InternalError",
             Self::Stopped => "ServiceUnavailable",
         }

@@ -193,7 +193,8 @@ impl World {
     }
 }
 
-fn row_failed(row: &PodRow) -> bool {
+/// Whether a row is of a pod that has failed.
+pub(crate) fn row_failed(row: &PodRow) -> bool {
     row.pod.status.as_ref().is_some_and(is_failed)
 }
 

@@ -116,6 +116,18 @@ pub struct DoorVolume {
     pub progress: Option<Progress>,
 }
 
+/// What the manager takes from the doors.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) wanted: BTreeMap<Key, Wanted>,
+    /// To be cleared away, whether it is known or not.
+    pub(crate) unseen: BTreeSet<Key>,
+    /// Pods whose failures do not count any more.
+    pub(crate) retried: BTreeSet<PodUid>,
+    /// Of the wishes that hold all this.
+    pub(crate) version: u64,
+}
+
 /// What the manager says of the volumes of doors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DoorReports {
@@ -244,6 +256,11 @@ impl Volumes {
         self.change(|wishes| wishes.give_up(&Key::from(target.clone())));
     }
 
+    /// Tries again what has failed of a pod, without waiting for the end of its back-off.
+    pub fn retry(&self, pod: &PodUid) {
+        self.change(|wishes| drop(wishes.retried.insert(pod.clone())));
+    }
+
     /// Every volume that is wanted, with what became of it.
     pub fn list(&self) -> Vec<(Target, DoorVolume)> {
         let (wishes, reports, progress) = (self.wishes(), self.shared.reports.borrow(), self.progress());
@@ -344,12 +361,15 @@ impl Volumes {
         });
     }
 
-    /// What is wanted now, what is to be cleared away unseen, and the version of both.
-    pub(crate) fn take(&self) -> (BTreeMap<Key, Wanted>, BTreeSet<Key>, u64) {
+    /// What is wanted now.
+    pub(crate) fn take(&self) -> Taken {
         let mut wishes = self.wishes();
-        let unseen = std::mem::take(&mut wishes.unseen);
-        let wanted = wishes.entries.iter().map(|(key, entry)| (key.clone(), entry.wanted.clone())).collect();
-        (wanted, unseen, *self.shared.version.borrow())
+        Taken {
+            wanted: wishes.entries.iter().map(|(key, entry)| (key.clone(), entry.wanted.clone())).collect(),
+            unseen: std::mem::take(&mut wishes.unseen),
+            retried: std::mem::take(&mut wishes.retried),
+            version: *self.shared.version.borrow(),
+        }
     }
 
     pub(crate) fn report(&self, reports: DoorReports) {

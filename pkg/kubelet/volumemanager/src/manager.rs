@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::doors::{DoorReport, DoorReports, DoorState, Volumes};
+use crate::doors::{DoorReport, DoorReports, DoorState, Taken, Volumes};
 use crate::metrics::Metrics;
 use crate::operation::{self, Ended, Outcome};
 use crate::outcome::{self, Retry};
@@ -176,10 +176,15 @@ impl VolumeManager {
 
     fn observe(&mut self, pods: &PodSet) {
         let mut want = DesiredStateOfWorld::of(pods);
-        let (wanted, unseen, seen) = self.doors.take();
+        let Taken { wanted, unseen, retried, version } = self.doors.take();
         want.volumes.extend(wanted);
-        self.seen = seen;
+        self.seen = version;
         self.compare(want);
+        let failed: Vec<_> =
+            self.operations.not_before.keys().filter(|key| retried.contains(&key.pod)).cloned().collect();
+        for key in failed {
+            self.start_anew(&key);
+        }
         for key in unseen {
             self.clear_away(key);
         }

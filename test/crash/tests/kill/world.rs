@@ -249,7 +249,9 @@ impl World {
         let pod = self.pods.get_mut(name).unwrap();
         // Until it is seen to have failed once more, nothing is known of it.
         pod.seen = Seen::Nothing;
-        node.acknowledges(&["retry", "pod", name]);
+        if let Some(ran) = node.ask(["retry", "pod", name]) {
+            assert!(ran.ok || ran.stderr.contains("has not failed"), "{}", ran.stderr);
+        }
     }
 
     /// Asks what became of each pod of which nothing is known yet.

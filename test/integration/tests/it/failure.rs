@@ -80,6 +80,11 @@ fn a_failed_pod_stays_failed_until_somebody_says_otherwise() {
     assert_eq!(lab.daemon.must(["retry", "pod", "web"]), "pod/web retried\n");
     lab.daemon.wait_mounted("web");
     assert_eq!(uid(&lab, "web"), failed_uid);
+    let well = lab.daemon.ctl(["retry", "pod", "web"]);
+    assert_eq!(
+        (well.code, well.stderr.as_str()),
+        (Some(1), "Error from server (Conflict): pod \"web\" has not failed\n")
+    );
     let absent = lab.daemon.ctl(["retry", "pod", "none"]);
     assert_eq!(
         (absent.code, absent.stderr.as_str()),

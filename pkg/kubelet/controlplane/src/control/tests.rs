@@ -150,6 +150,11 @@ async fn failing_is_final_over_restarts_until_retried() {
     assert_eq!((node.phase("web").as_str(), cleared.into_inner().unwrap()), ("Pending", vec![uid]));
     node.until_served(&["db", "web"]).await;
     assert!(matches!(node.control.retry("default", "x", |_| {}).await, Err(ControlPlaneError::NotFound { .. })));
+    let nothing = node.control.retry("default", "db", |_| panic!("it has not failed")).await;
+    assert_eq!(nothing.unwrap_err().to_string(), "pod \"db\" has not failed");
+    let now = Instant::now();
+    node.report([("db", failed(Outlook::Passing { failing_since: now }))]).await;
+    node.control.retry("default", "db", |_| {}).await.unwrap();
     node.stop().await;
 }
 

@@ -125,7 +125,7 @@ fn a_deleted_pod_keeps_what_it_runs_with_and_gets_nothing_more() {
 
 /// Says what the manager would say after so many attempts.
 fn says(volumes: &Volumes, ended: u64, state: impl Into<Option<DoorState>>) {
-    let (_, _, seen) = volumes.take();
+    let seen = volumes.take().version;
     let report = state.into().map(|state| (key("p"), DoorReport { ended, state }));
     volumes.report(DoorReports { seen, volumes: report.into_iter().collect() });
 }
@@ -204,7 +204,7 @@ async fn a_final_failure_is_told_once_no_mount_is_on_its_way() {
     let volumes = Volumes::new();
     let mut publish = publish(&volumes, 110).await;
     says(&volumes, 1, DoorState::Failed(failure()));
-    let (wanted, ..) = {
+    let Taken { wanted, .. } = {
         tokio::task::yield_now().await;
         volumes.take()
     };
@@ -269,7 +269,7 @@ async fn a_known_failure_is_the_answer_where_nobody_tells_of_deleted_pods() {
 async fn an_unpublish_waits_until_nothing_is_left() {
     let volumes = Volumes::new();
     let mut unpublish = unpublish(&volumes).await;
-    let (_, unseen, seen) = volumes.take();
+    let Taken { unseen, version: seen, .. } = volumes.take();
     assert_eq!(unseen, [key("p")].into(), "the manager looks at the place itself");
     let leaving = |message: Option<&str>| DoorState::Leaving(message.map(str::to_owned));
     volumes.report(DoorReports { seen, volumes: [(key("p"), DoorReport { ended: 0, state: leaving(None) })].into() });

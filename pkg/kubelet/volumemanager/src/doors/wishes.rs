@@ -16,6 +16,8 @@ pub(super) struct Wishes {
     pub(super) deleted: BTreeSet<PodUid>,
     /// To be cleared away, whether it is known or not.
     pub(super) unseen: BTreeSet<Key>,
+    /// Pods that somebody wants to be tried again at once.
+    pub(super) retried: BTreeSet<PodUid>,
     /// Unpublished, and still expected by somebody who has not heard of it.
     pub(super) done: BTreeSet<Key>,
     /// Whether somebody tells of pods that are deleted.

@@ -68,6 +68,21 @@ async fn a_pod_that_goes_does_not_wait_for_its_back_off() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_somebody_retries_does_not_wait_for_its_back_off() {
+    let disk = Disk::new();
+    for pod in ["p", "q"] {
+        (0..10).for_each(|_| disk.plugin.next_mount(key(pod, "v"), Do::Fail));
+    }
+    let node = disk.start();
+    node.set(&[pod("p", &["v"]), pod("q", &["v"])]);
+    node.after(60).await;
+    disk.plugin.take_calls();
+    node.volumes.retry(&key("p", "v").pod);
+    node.settle().await;
+    assert_eq!(disk.plugin.take_calls(), ["mount p/v decided"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_panic_is_a_failure() {
     let disk = Disk::new();
     disk.plugin.next_mount(key("p", "v"), Do::Panic);
