@@ -9,13 +9,13 @@ use futures_util::stream::{self, StreamExt as _};
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
-use imagevol_api::auth::Credential;
 use imagevol_api::daemon::{
     ImageDetail, ImageList, ImageSummary, ImageUser, LayerDetail, PullEvent, PullRequest, RemovedImage,
 };
 use imagevol_api::oci::Reference;
 use imagevol_base::{Holder, Target};
-use imagevol_cri::{ImageReferences as _, ImageService as _, ImageServiceError, ImageSpec, Progress};
+use imagevol_cri::{ImageReferences as _, ImageServiceError, Progress};
+use imagevol_images::{NodePull, PullPolicy};
 use imagevol_store::{ImageKind, ImageRecord, LayerRecord};
 use tokio::sync::mpsc;
 
@@ -138,47 +138,31 @@ async fn tell(progress: &Progress, sender: &mpsc::Sender<PullEvent>) {
 async fn run(node: &Node, reference: &str, progress: &Progress) -> PullEvent {
     match pull_held(node, reference, progress).await {
         Ok(event) => event,
-        Err(error) => PullEvent::Failed { message: error.to_string() },
+        Err(message) => PullEvent::Failed { message },
     }
 }
 
 /// The image is held while the command runs, and stays unheld afterwards: a pull by command promises nothing more.
-async fn pull_held(node: &Node, written: &str, progress: &Progress) -> Result<PullEvent, ImageServiceError> {
-    let parsed = Reference::parse(written);
-    let reference = parsed.map_err(|error| ImageServiceError::Invalid { message: format!("{written:?}: {error}") })?;
-    let reference = reference.with_default_tag();
+async fn pull_held(node: &Node, written: &str, progress: &Progress) -> Result<PullEvent, String> {
+    let reference = Reference::parse(written).map_err(|error| format!("{written:?}: {error}"))?.with_default_tag();
     let holder = Holder::Command { id: NEXT_COMMAND.fetch_add(1, Ordering::Relaxed) };
-    node.service.hold(&holder, &reference.to_string()).await?;
-    let pulled = pull_with_node_credentials(node, &reference, &holder, progress).await;
-    node.service.release(&holder).await?;
+    node.service.hold(&holder, &reference.to_string()).await.map_err(|error| error.to_string())?;
+    let pulled = pull_and_find(node, &reference, &holder, progress).await;
+    node.service.release(&holder).await.map_err(|error| error.to_string())?;
     let image = pulled?;
     Ok(PullEvent::Pulled { reference: reference.to_string(), id: image.manifest, size: image.size })
 }
 
-/// Every credential of the node that matches is tried in order; anybody's only if none does, as for a pod without secrets.
-async fn pull_with_node_credentials(
+async fn pull_and_find(
     node: &Node,
     reference: &Reference,
     holder: &Holder,
     progress: &Progress,
-) -> Result<ImageRecord, ImageServiceError> {
-    let matches = node.images.node_credentials().for_node(&reference.repository()).await;
-    let mut credentials: Vec<_> = matches.into_iter().map(|found| Credential::Auth((*found.auth).clone())).collect();
-    if credentials.is_empty() {
-        credentials.push(Credential::Anonymous);
-    }
-    let spec = ImageSpec { image: reference.to_string(), ..ImageSpec::default() };
-    let mut last = ImageServiceError::Cancelled;
-    for credential in credentials {
-        match node.service.pull(&spec, &credential, holder, progress).await {
-            Ok(id) => {
-                let gone = || ImageServiceError::NotFound { message: format!("image {id} is gone again") };
-                return node.service.find_image(&id.to_string()).await?.ok_or_else(gone);
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+) -> Result<ImageRecord, String> {
+    let wanted = NodePull { reference, holder, policy: PullPolicy::Always, progress };
+    let id = node.images.pull_for_node(wanted).await.map_err(|error| error.message())?;
+    let found = node.service.find_image(&id.to_string()).await.map_err(|error| error.to_string())?;
+    found.ok_or_else(|| format!("image {id} is gone again"))
 }
 
 fn lines(receiver: mpsc::Receiver<PullEvent>) -> Answer {
