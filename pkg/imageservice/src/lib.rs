@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod collect;
 mod config;
 mod error;
 mod fetch;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
-use imagevol_api::oci::{Digest, Reference};
+use imagevol_api::oci::{Digest, ImagePattern, Reference};
 use imagevol_base::{Holder, SingleFlight, Supervisor};
 use imagevol_cri::progress::Blob;
 use imagevol_cri::{
@@ -89,7 +89,7 @@ pub struct EmbeddedImageService {
     /// Taken while an image is committed: it is built once, whoever pulls it.
     pub(crate) commits: Arc<PerKey<Digest, tokio::sync::Mutex<()>>>,
     pub(crate) pulls: Pulls,
-    staging: Arc<Staging>,
+    pub(crate) staging: Arc<Staging>,
 }
 
 // === impl Concurrency ===
@@ -183,8 +183,8 @@ impl EmbeddedImageService {
 
     async fn as_image(&self, record: ImageRecord) -> Result<Image> {
         let digest = record.manifest.clone();
-        let names = self.blocking(move |store| store.names_of(&digest)).await?;
-        Ok(to_image(&record, names))
+        let (names, pins) = self.blocking(move |store| Ok((store.names_of(&digest)?, store.pins_of(&digest)?))).await?;
+        Ok(to_image(&record, names, &pins))
     }
 }
 
@@ -203,8 +203,8 @@ impl std::fmt::Debug for Parts {
 #[async_trait]
 impl ImageService for EmbeddedImageService {
     async fn list(&self) -> Result<Vec<Image>> {
-        let images = self.blocking(Store::images_with_names).await?;
-        Ok(images.into_iter().map(|(record, names)| to_image(&record, names)).collect())
+        let images = self.blocking(Store::image_states).await?;
+        Ok(images.into_iter().map(|state| to_image(&state.image, state.names, &state.pins)).collect())
     }
 
     async fn status(&self, image: &ImageSpec) -> Result<Option<Image>> {
@@ -265,9 +265,7 @@ impl ImageService for EmbeddedImageService {
 #[async_trait]
 impl ImageReferences for EmbeddedImageService {
     async fn hold(&self, holder: &Holder, reference: &str) -> Result<()> {
-        let reference =
-            Reference::parse(reference).map_or_else(|_| reference.to_owned(), |r| r.with_default_tag().to_string());
-        let holder = holder.clone();
+        let (holder, reference) = (holder.clone(), normalized(reference));
         self.blocking(move |store| store.hold(&holder, &reference)).await
     }
 
@@ -301,7 +299,13 @@ impl ImageMounts for EmbeddedImageService {
     }
 }
 
-fn to_image(record: &ImageRecord, names: Vec<String>) -> Image {
+/// What a row says that somebody wants; what is no reference stays as it is, and leads to nothing.
+pub(crate) fn normalized(reference: &str) -> String {
+    Reference::parse(reference).map_or_else(|_| reference.to_owned(), |parsed| parsed.with_default_tag().to_string())
+}
+
+fn to_image(record: &ImageRecord, names: Vec<String>, pins: &[ImagePattern]) -> Image {
     let (repo_digests, repo_tags) = names.into_iter().partition(|name| name.contains('@'));
-    Image { id: ImageId::new(record.manifest.clone()), repo_tags, repo_digests, size: record.size, pinned: false }
+    let id = ImageId::new(record.manifest.clone());
+    Image { id, repo_tags, repo_digests, size: record.size, pinned: !pins.is_empty() }
 }

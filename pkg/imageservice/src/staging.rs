@@ -126,11 +126,13 @@ impl Staging {
     pub(crate) fn unstage_unused(&self) -> Result<()> {
         let mut staged = self.lock();
         let bound: HashSet<Digest> = self.rows()?.into_iter().filter_map(|(_, row)| row.image).collect();
+        let mut unstaged = Ok(());
         for image in self.places()?.into_iter().filter(|image| !bound.contains(image)) {
             staged.remove(&image);
-            self.unstage(&image)?;
+            // One that cannot be unmounted keeps no other.
+            unstaged = unstaged.and(self.unstage(&image));
         }
-        Ok(())
+        unstaged
     }
 
     /// Killed before the directory is removed: an empty one, which the next stage uses or the next start removes.

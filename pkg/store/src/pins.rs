@@ -3,6 +3,7 @@
 use imagevol_api::oci::{Digest, ImagePattern};
 use serde::{Deserialize, Serialize};
 
+use crate::links::NAMES_OF;
 use crate::references::without_platform;
 use crate::rows::{PINS, Snapshot, Write};
 use crate::store::{Store, now};
@@ -76,6 +77,14 @@ impl Store {
         write.remove(PINS, &key)?;
         write.commit()?;
         Ok(true)
+    }
+
+    /// The pins that keep an image.
+    pub fn pins_of(&self, image: &Digest) -> Result<Vec<ImagePattern>> {
+        self.rows().read(|snapshot| {
+            let names = snapshot.linked(NAMES_OF, &image.to_string())?;
+            Ok(Pins::of(snapshot)?.covering(image, &names))
+        })
     }
 
     /// All pins, with the images that each of them keeps now.

@@ -1,6 +1,8 @@
 //! The service over a fake registry and a real store; mounts are the running kernel's.
 
 #[cfg(test)]
+mod collect;
+#[cfg(test)]
 mod content;
 #[cfg(test)]
 mod mounts;

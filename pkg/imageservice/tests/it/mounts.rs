@@ -14,7 +14,7 @@ use imagevol_test_support::registry::FakeRegistry;
 use crate::support::{Node, volume};
 
 /// Runs a test in a thread whose mounts are its own; the runtime's threads inherit them.
-fn alone(name: &'static str, test: impl AsyncFnOnce() + Send + 'static) {
+pub(crate) fn alone(name: &'static str, test: impl AsyncFnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if own_mounts(name) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
