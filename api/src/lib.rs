@@ -19,6 +19,7 @@ pub mod oci;
 pub mod pluginregistration;
 pub mod prefetch;
 pub mod records;
+pub mod tar;
 pub mod text;
 
 pub use k8s_openapi::api::core::v1 as corev1;
