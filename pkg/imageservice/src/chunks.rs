@@ -1,4 +1,5 @@
-//! From the network's task to a blocking reader: a bounded channel of chunks that knows how it ended.
+//! From the network's task to a blocking reader: a bounded channel of chunks that knows how it ended. Downloads come through it, and
+//! archives that are imported.
 
 use std::io::{self, BufRead, Read};
 
@@ -10,11 +11,11 @@ const CHUNKS: usize = 16;
 
 /// The writing end. Dropped before [`Sender::end`], its reader fails: what came in is not the whole.
 #[derive(Debug)]
-pub(crate) struct Sender(mpsc::Sender<Chunk>);
+pub struct Sender(mpsc::Sender<Chunk>);
 
 /// The reading end, for a thread that may block.
 #[derive(Debug)]
-pub(crate) struct Chunks {
+pub struct Chunks {
     receiver: mpsc::Receiver<Chunk>,
     current: Bytes,
     ended: bool,
@@ -22,7 +23,7 @@ pub(crate) struct Chunks {
 
 /// The reader is gone: it has failed, and says why.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Gone;
+pub struct Gone;
 
 #[derive(Debug)]
 enum Chunk {
@@ -31,7 +32,7 @@ enum Chunk {
 }
 
 /// The two ends of a new channel.
-pub(crate) fn channel() -> (Sender, Chunks) {
+pub fn channel() -> (Sender, Chunks) {
     let (sender, receiver) = mpsc::channel(CHUNKS);
     (Sender(sender), Chunks { receiver, current: Bytes::new(), ended: false })
 }
@@ -40,17 +41,17 @@ pub(crate) fn channel() -> (Sender, Chunks) {
 
 impl Sender {
     /// Waits while the reader is behind.
-    pub(crate) async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
+    pub async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
         self.0.send(Chunk::Bytes(bytes)).await.map_err(|_| Gone)
     }
 
     /// Says that this was all.
-    pub(crate) async fn end(self) -> Result<(), Gone> {
+    pub async fn end(self) -> Result<(), Gone> {
         self.0.send(Chunk::End).await.map_err(|_| Gone)
     }
 
     /// Resolves when the reader is gone.
-    pub(crate) async fn gone(&self) {
+    pub async fn gone(&self) {
         self.0.closed().await;
     }
 }
@@ -71,7 +72,7 @@ impl BufRead for Chunks {
             match self.receiver.blocking_recv() {
                 Some(Chunk::Bytes(bytes)) => self.current = bytes,
                 Some(Chunk::End) => self.ended = true,
-                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "download was interrupted")),
+                None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the bytes stopped coming")),
             }
         }
         Ok(&self.current)

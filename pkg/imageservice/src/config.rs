@@ -14,7 +14,7 @@ use crate::error::of_registry;
 use crate::fetch::{self, FetchError};
 
 /// Largest config: 8 MiB, which is what containerd takes (core/images, config of an image).
-const MAX_CONFIG_BYTES: u64 = 8 << 20;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 8 << 20;
 
 /// What makes two configs one: the same bytes, and the same promise of how many.
 pub(crate) type ConfigKey = (Digest, u64);
@@ -46,8 +46,13 @@ impl EmbeddedImageService {
             return Ok(config);
         }
         let (reference, descriptor) = (&resolved.reference, &resolved.manifest.config);
-        let bytes = self.registry.fetch_small(reference, descriptor, MAX_CONFIG_BYTES, &credential).await;
-        let bytes = bytes.map_err(|error| failed(of_registry(&error)))?;
+        let here = self.config_of_stores(descriptor).await;
+        let bytes = if let Some(bytes) = here {
+            bytes
+        } else {
+            let fetched = self.registry.fetch_small(reference, descriptor, MAX_CONFIG_BYTES, &credential).await;
+            fetched.map_err(|error| failed(of_registry(&error)))?
+        };
         let (digest, content) = (descriptor.digest.clone(), bytes.clone());
         let stored = self.blocking(move |store| store.put_blob(&digest, &content)).await.map_err(failed)?;
         Ok(Config { stored: Some(Arc::new(stored)), bytes })
@@ -55,7 +60,7 @@ impl EmbeddedImageService {
 }
 
 /// A config that is here whole. One that is larger than a config may be, or than was promised, is left to who fetches it to refuse.
-fn find(store: &Store, digest: &Digest, size: u64) -> Result<Option<Config>, StoreError> {
+pub(crate) fn find(store: &Store, digest: &Digest, size: u64) -> Result<Option<Config>, StoreError> {
     let found = store.find(&ContentKey::Blob(digest.clone()))?;
     let Some(stored) = found.filter(|stored| stored.content.size == size && size <= MAX_CONFIG_BYTES) else {
         return Ok(None);

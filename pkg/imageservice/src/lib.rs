@@ -2,22 +2,29 @@
 //!
 //! In: references, credentials and holders. Out: images by manifest digest, detached mounts, rows that keep images.
 //! It takes no decision of policy: whether to pull and with which credential comes from above.
-//! Floor 3: imports `registry`, `store`, `cri`, `mount`, `base`, `api`.
+//! Floor 4: imports `layout`, `registry`, `store`, `layer`, `cri`, `mount`, `base`, `api`.
 
 #![forbid(unsafe_code)]
 
-mod chunks;
+pub mod chunks;
 mod collect;
 mod config;
 mod error;
+mod export;
 mod fetch;
+mod import;
 mod per_key;
 mod plan;
 mod pull;
 mod pulls;
 mod service;
 mod staging;
+mod stores;
+mod take;
 
+pub use export::{Export, ExportedImage};
+pub use import::{Import, Imported, Kept};
 pub use plan::{LayerPlan, PlanError, plan};
 pub use pulls::RunningPull;
 pub use service::{Concurrency, EmbeddedImageService, Limits, Parts, SurvivorOf};
+pub use stores::AdditionalImageStore;

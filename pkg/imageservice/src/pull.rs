@@ -25,9 +25,9 @@ struct Metadata {
 }
 
 /// Content of an image that is present and leased, beside what was planned.
-struct Layer {
-    plan: LayerPlan,
-    stored: Arc<Stored>,
+pub(crate) struct Layer {
+    pub(crate) plan: LayerPlan,
+    pub(crate) stored: Arc<Stored>,
 }
 
 /// What a registry is asked for.
@@ -41,9 +41,9 @@ pub(crate) struct Asked<'a> {
 
 /// What binds a holder to an image.
 #[derive(Clone)]
-struct Wanted {
-    names: Vec<ImageName>,
-    holder: Holder,
+pub(crate) struct Wanted {
+    pub(crate) names: Vec<ImageName>,
+    pub(crate) holder: Holder,
 }
 
 impl EmbeddedImageService {
@@ -59,27 +59,28 @@ impl EmbeddedImageService {
         let resolved = self.registry.resolve(reference, platform.unwrap_or(&self.platform), credential).await;
         let resolved = Arc::new(resolved.map_err(|error| of_registry(&error))?);
         check_sizes(&resolved.manifest, self.limits)?;
-        let wanted = Wanted { names: names(reference, &resolved, platform), holder: holder.clone() };
+        let digests = (&resolved.root_digest, &resolved.manifest_digest);
+        let wanted = Wanted { names: names(reference, digests, platform), holder: holder.clone() };
         if let Some(image) = self.commit_present(&resolved.manifest_digest, &wanted).await? {
             return Ok(image);
         }
         let (metadata, config) = self.fetch_metadata(&resolved, credential).await?;
         let plans = plan(&resolved.manifest, &config).map_err(|error| of_plan(&error))?;
         let layers = self.fetch_layers(&resolved, credential, plans, progress).await?;
-        let image = self.commit(record(&resolved, &layers), wanted).await;
+        let image = self.commit(record(&resolved.manifest_digest, &resolved.manifest, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
         drop((metadata, layers));
         image
     }
 
     /// The image, if nothing of it has to be fetched.
-    async fn commit_present(&self, manifest: &Digest, wanted: &Wanted) -> Result<Option<ImageRecord>> {
+    pub(crate) async fn commit_present(&self, manifest: &Digest, wanted: &Wanted) -> Result<Option<ImageRecord>> {
         let (manifest, Wanted { names, holder }) = (manifest.clone(), wanted.clone());
         self.blocking(move |store| store.commit_present(&manifest, &names, &holder)).await
     }
 
     /// An image is built by the first of those that pull it at once; the others find it.
-    async fn commit(&self, record: ImageRecord, wanted: Wanted) -> Result<ImageRecord> {
+    pub(crate) async fn commit(&self, record: ImageRecord, wanted: Wanted) -> Result<ImageRecord> {
         let turn = self.commits.get_or_make(record.manifest.clone(), tokio::sync::Mutex::default);
         let turn = turn.lock_owned().await;
         let commit = move |store: &Store| {
@@ -148,10 +149,13 @@ impl EmbeddedImageService {
         }
         let permit = self.permits.acquire().await;
         let _permit = permit.map_err(|_| fetch.error(ImageServiceError::Cancelled))?;
+        if let Some(stored) = self.take_from_stores(&fetch.layer, &fetch.progress).await {
+            return Ok(stored);
+        }
         fetch.run().await
     }
 
-    async fn find(&self, layer: &LayerPlan) -> Result<Option<Stored>> {
+    pub(crate) async fn find(&self, layer: &LayerPlan) -> Result<Option<Stored>> {
         let layer = layer.clone();
         self.blocking(move |store| fetch::find(store, &layer)).await
     }
@@ -168,7 +172,7 @@ impl EmbeddedImageService {
 }
 
 /// Before a byte of a layer is fetched.
-fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
+pub(crate) fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
     let too_large = |what: &str, size: u64, limit: u64| {
         Err(ImageServiceError::Invalid {
             message: format!("{what} is {size} bytes long, and at most {limit} are allowed"),
@@ -181,30 +185,32 @@ fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
     if total > limits.max_image_bytes { too_large("image", total, limits.max_image_bytes) } else { Ok(()) }
 }
 
-/// What will lead to the image: the tag that was asked for, and the digests that it stood for. Tag and index stand for an image on
-/// each platform, the manifest's digest for one alone.
-fn names(reference: &Reference, resolved: &Resolved, platform: Option<&Platform>) -> Vec<ImageName> {
+/// What will lead to the image: the tag that was asked for, and the digests that it stood for, of the root and of the manifest. Tag and
+/// index stand for an image on each platform, the manifest's digest for one alone.
+pub(crate) fn names(
+    reference: &Reference,
+    (root, manifest): (&Digest, &Digest),
+    platform: Option<&Platform>,
+) -> Vec<ImageName> {
     let name = |reference: &Reference| match platform {
         Some(platform) => ImageName::on(reference, &platform.to_string()),
         None => ImageName::new(reference),
     };
     // With a digest, the digest decides and the tag was not asked.
     let tag = reference.digest().is_none().then(|| name(reference));
-    let own = ImageName::new(&reference.at_digest(&resolved.manifest_digest));
-    let is_index = resolved.root_digest != resolved.manifest_digest;
-    let index = is_index.then(|| name(&reference.at_digest(&resolved.root_digest)));
+    let own = ImageName::new(&reference.at_digest(manifest));
+    let index = (root != manifest).then(|| name(&reference.at_digest(root)));
     tag.into_iter().chain([own]).chain(index).collect()
 }
 
-fn record(resolved: &Resolved, layers: &[Layer]) -> ImageRecord {
-    let manifest = &resolved.manifest;
+pub(crate) fn record(digest: &Digest, manifest: &Manifest, layers: &[Layer]) -> ImageRecord {
     let kind = match manifest.kind() {
         ManifestKind::Image => ImageKind::Image,
         ManifestKind::Artifact => ImageKind::Artifact,
     };
     let config_type = (kind == ImageKind::Artifact).then(|| manifest.config.media_type.clone());
     ImageRecord {
-        manifest: resolved.manifest_digest.clone(),
+        manifest: digest.clone(),
         media_type: manifest.media_type.clone(),
         kind,
         artifact_type: manifest.artifact_type.clone().or(config_type),

@@ -25,6 +25,7 @@ use crate::per_key::PerKey;
 use crate::pull::Asked;
 use crate::pulls::{Pulls, RunningPull};
 use crate::staging::Staging;
+use crate::stores::{AdditionalImageStore, Stores, TakeKey};
 
 /// How many blobs are fetched at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,10 @@ pub struct EmbeddedImageService {
     /// Taken while an image is committed: it is built once, whoever pulls it.
     pub(crate) commits: Arc<PerKey<Digest, tokio::sync::Mutex<()>>>,
     pub(crate) pulls: Pulls,
+    /// Layouts that are looked at before the network.
+    pub(crate) stores: Arc<Stores>,
+    /// Images on their way from there.
+    pub(crate) taken: Arc<SingleFlight<TakeKey, Result<Option<ImageRecord>>>>,
     pub(crate) staging: Arc<Staging>,
 }
 
@@ -131,12 +136,21 @@ impl EmbeddedImageService {
             limits: parts.limits,
             permits: Arc::new(Semaphore::new(parts.concurrency.blobs_per_node.max(1))),
             blobs: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
-            configs: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
+            configs: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
+            taken: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
+            stores: Arc::default(),
             counters: Arc::default(),
             commits: Arc::default(),
             pulls: Pulls::default(),
             staging: Arc::new(staging),
         }
+    }
+
+    /// The same service, which looks for images in these directories before it asks the network.
+    #[must_use]
+    pub fn with_additional_stores(mut self, stores: Vec<AdditionalImageStore>) -> Self {
+        self.stores = Arc::new(Stores::new(stores, self.registry.limits()));
+        self
     }
 
     /// Content and rows, to list and to check.
@@ -177,7 +191,7 @@ impl EmbeddedImageService {
     }
 
     /// The platform that is asked for, if it is another than this service's own.
-    fn other_platform(&self, image: &ImageSpec) -> Option<Platform> {
+    pub(crate) fn other_platform(&self, image: &ImageSpec) -> Option<Platform> {
         image.platform.as_ref().map(Platform::from).filter(|platform| *platform != self.platform)
     }
 
@@ -214,6 +228,10 @@ impl ImageService for EmbeddedImageService {
                 let (name, platform) = (image.image.clone(), platform.to_string());
                 self.blocking(move |store| store.resolve_on(&name, &platform)).await?
             }
+        };
+        let found = match found {
+            Some(record) => Some(record),
+            None => self.take_by_name(image).await?,
         };
         match found {
             Some(record) => self.as_image(record).await.map(Some),

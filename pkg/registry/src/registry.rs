@@ -10,7 +10,7 @@ use imagevol_api::oci::{Digest, Reference};
 use imagevol_base::{Digester, Supervisor};
 
 use crate::blob::{BlobAsk, BlobStream};
-use crate::config::RegistryConfig;
+use crate::config::{Limits, RegistryConfig};
 use crate::endpoint::Endpoint;
 use crate::error::{Asked, RegistryError, Result, Subject};
 use crate::hosts::ConfigError;
@@ -62,6 +62,11 @@ impl Registry {
             config,
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Most that is taken from a registry, and from whoever stands in for one.
+    pub fn limits(&self) -> Limits {
+        self.inner.config.limits
     }
 
     /// The hosts that are asked for `reference`, in order, as the hosts directory says now.

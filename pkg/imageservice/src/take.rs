@@ -1,0 +1,181 @@
+//! An image from a layout, by the same steps as from a registry: each layer is verified as it is stored, the image is committed at once.
+
+use std::io::{self, BufReader, Read};
+use std::sync::{Arc, Weak};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use imagevol_cri::progress::Blob as Counter;
+use imagevol_cri::{ImageServiceError, Progress, Result};
+use imagevol_layout::{Blob, Found, Layout, LayoutError};
+use imagevol_registry::ManifestKind;
+use imagevol_store::{ImageRecord, Store, StoreError, Stored};
+
+use crate::EmbeddedImageService;
+use crate::config::{self, Config, MAX_CONFIG_BYTES};
+use crate::error::{of_layout, of_plan, of_store};
+use crate::fetch::{self, FetchKey};
+use crate::plan::{LayerPlan, plan};
+use crate::pull::{Layer, Wanted, check_sizes, record};
+
+/// Bytes that are read at once.
+const CHUNK: usize = 256 * 1024;
+
+/// Why a layer was not taken.
+enum Failure {
+    Layout(LayoutError),
+    Store(StoreError),
+}
+
+/// Reads a blob, counts, and ends when nobody waits any more.
+struct Counted {
+    blob: Blob,
+    progress: Counter,
+    waiting: Weak<()>,
+}
+
+impl EmbeddedImageService {
+    /// Brings an image of a layout into the node's store.
+    pub(crate) async fn take_image(
+        &self,
+        layout: &Arc<Layout>,
+        found: Found,
+        wanted: Wanted,
+        progress: &Progress,
+    ) -> Result<ImageRecord> {
+        check_sizes(&found.manifest, self.limits)?;
+        if let Some(image) = self.commit_present(&found.manifest_digest, &wanted).await? {
+            return Ok(image);
+        }
+        let (digest, bytes) = (found.manifest_digest.clone(), found.manifest_bytes.clone());
+        let manifest = self.blocking(move |store| store.put_blob(&digest, &bytes)).await?;
+        let config = match found.manifest.kind() {
+            ManifestKind::Image => self.take_config(layout, &found).await?,
+            ManifestKind::Artifact => Config::default(),
+        };
+        let plans = plan(&found.manifest, &config.bytes).map_err(|error| of_plan(&error))?;
+        let layers = self.take_layers(layout, plans, progress).await?;
+        let image = self.commit(record(&found.manifest_digest, &found.manifest, &layers), wanted).await;
+        // The leases keep the content until the image's row names it.
+        drop((manifest, config, layers));
+        image
+    }
+
+    async fn take_config(&self, layout: &Arc<Layout>, found: &Found) -> Result<Config> {
+        let (layout, descriptor) = (Arc::clone(layout), found.manifest.config.clone());
+        let take = move |store: &Store| -> Result<Config, Failure> {
+            if let Some(known) = config::find(store, &descriptor.digest, descriptor.size)? {
+                return Ok(known);
+            }
+            let bytes = layout.small(&descriptor, MAX_CONFIG_BYTES)?;
+            let stored = store.put_blob(&descriptor.digest, &bytes)?;
+            Ok(Config { stored: Some(Arc::new(stored)), bytes })
+        };
+        let store = self.store.clone();
+        Ok(imagevol_base::blocking(move || take(&store)).await?)
+    }
+
+    async fn take_layers(
+        &self,
+        layout: &Arc<Layout>,
+        plans: Vec<LayerPlan>,
+        progress: &Progress,
+    ) -> Result<Vec<Layer>> {
+        let counters = plans.iter().map(|layer| {
+            let make = || Counter::new(&layer.descriptor.digest, layer.descriptor.size);
+            self.counters.get_or_make(FetchKey::of(layer), make)
+        });
+        let counters: Vec<Arc<Counter>> = counters.collect();
+        for counter in &counters {
+            progress.show(counter);
+        }
+        let takes = plans.into_iter().zip(counters).map(|(plan, counter)| async move {
+            let permit = self.permits.acquire().await;
+            let _permit = permit.map_err(|_| ImageServiceError::Cancelled)?;
+            let stored = Arc::new(self.take_layer(layout, &plan, &counter).await?);
+            counter.finish();
+            Ok(Layer { plan, stored })
+        });
+        stream::iter(takes).buffered(self.concurrency.blobs_per_pull.max(1)).try_collect().await
+    }
+
+    /// Makes a layer present, from bytes of the layout if it is not. When this is dropped, the copy ends.
+    pub(crate) async fn take_layer(
+        &self,
+        layout: &Arc<Layout>,
+        layer: &LayerPlan,
+        progress: &Counter,
+    ) -> Result<Stored> {
+        let waiting = Arc::new(());
+        let take = {
+            let (store, layout, layer) = (self.store.clone(), Arc::clone(layout), layer.clone());
+            let (progress, waiting) = (progress.clone(), Arc::downgrade(&waiting));
+            move || match copy(&store, &layout, &layer, (&progress, &waiting)) {
+                // Bytes of an earlier try were wrong, and are gone now.
+                Err(Failure::Store(StoreError::Resumed { .. })) => copy(&store, &layout, &layer, (&progress, &waiting)),
+                copied => copied,
+            }
+        };
+        let stored = imagevol_base::blocking(take).await;
+        drop(waiting);
+        Ok(stored?)
+    }
+}
+
+fn copy(
+    store: &Store,
+    layout: &Layout,
+    layer: &LayerPlan,
+    (progress, waiting): (&Counter, &Weak<()>),
+) -> Result<Stored, Failure> {
+    if let Some(stored) = fetch::find(store, layer)? {
+        return Ok(stored);
+    }
+    let (digest, size) = (&layer.descriptor.digest, layer.descriptor.size);
+    // Before a directory is made for it.
+    let mut blob = layout.blob(digest, size)?;
+    let ingest = store.begin(digest, size, layer.form.clone())?;
+    // Whoever was waited for may have brought it.
+    if let Some(stored) = fetch::find(store, layer)? {
+        return Ok(stored);
+    }
+    blob.skip(ingest.offset());
+    progress.set(ingest.offset());
+    let counted = Counted { blob, progress: progress.clone(), waiting: waiting.clone() };
+    Ok(ingest.run(BufReader::with_capacity(CHUNK, counted))?)
+}
+
+// === impl Failure ===
+
+impl From<LayoutError> for Failure {
+    fn from(error: LayoutError) -> Self {
+        Self::Layout(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failure> for ImageServiceError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Layout(error) => of_layout(&error),
+            Failure::Store(error) => of_store(&error),
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl Read for Counted {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.waiting.strong_count() == 0 {
+            return Err(io::Error::other("nobody waits for it any more"));
+        }
+        let count = self.blob.read(out)?;
+        self.progress.add(count as u64);
+        Ok(count)
+    }
+}
