@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::config::{Config, ConfigKey};
 use crate::error::chain;
 use crate::fetch::{FetchError, FetchKey};
+use crate::integrity::Integrity;
 use crate::per_key::PerKey;
 use crate::pull::Asked;
 use crate::pulls::{Pulls, RunningPull};
@@ -126,6 +127,7 @@ impl EmbeddedImageService {
             backend: parts.backend,
             dir: parts.staging_dir,
             survivor_of: parts.survivor_of,
+            integrity: Integrity::default(),
             staged: Mutex::default(),
         };
         Self {
@@ -186,7 +188,10 @@ impl EmbeddedImageService {
         self.blocking(move |store| store.remove(&name)).await
     }
 
-    async fn blocking_mount<T: Send + 'static>(&self, call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    pub(crate) async fn blocking_mount<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         tokio::task::spawn_blocking(call).await.map_err(|error| crate::error::of_task(&error))?
     }
 

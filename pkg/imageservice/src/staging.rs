@@ -12,9 +12,10 @@ use imagevol_cri::{ImageServiceError, Result};
 use imagevol_mount::{
     Attributes, Backend, DetachedMount, Exec, Interface, MountError, SafeDir, Source, StagedImage, SubPath,
 };
-use imagevol_store::{Reference, Store};
+use imagevol_store::{Quarantined, Reference, Store};
 
 use crate::error::{chain, of_mount, of_store};
+use crate::integrity::Integrity;
 use crate::service::SurvivorOf;
 
 /// Mode of a staging directory: root's alone, for pods see the image through their own mounts.
@@ -30,6 +31,7 @@ pub(crate) struct Staging {
     pub(crate) backend: Backend,
     pub(crate) dir: PathBuf,
     pub(crate) survivor_of: SurvivorOf,
+    pub(crate) integrity: Integrity,
     /// Held while an image is staged or unstaged, so that it has one superblock at a time.
     pub(crate) staged: Mutex<HashMap<Digest, Arc<StagedImage>>>,
 }
@@ -39,6 +41,7 @@ pub(crate) struct Staging {
 impl Staging {
     /// A mount of an image that a row is bound to, attached nowhere yet.
     pub(crate) fn mount(&self, image: &Digest, sub_path: Option<&SubPath>, with: Attributes) -> Result<DetachedMount> {
+        self.verify(image)?;
         let staged = self.stage(image)?;
         let cloned = match self.mounts.clone_of(&staged, sub_path, with) {
             // Somebody unmounted what we hold a descriptor of; such a mount cannot be cloned any more.
@@ -52,11 +55,52 @@ impl Staging {
         cloned.map_err(|error| of_mount(&error))
     }
 
+    /// Nothing is mounted from files that are not what they were when they were stored. What is found corrupt is taken out of use; if
+    /// that makes it good again, the image is mounted.
+    fn verify(&self, image: &Digest) -> Result<()> {
+        // An image that is made again may lack a layer besides.
+        for _ in 0..2 {
+            let found = self.store.verify_for_mount(image).map_err(|error| of_store(&error))?;
+            let Some(corrupt) = found else { return Ok(()) };
+            if let Some(quarantined) = self.store.quarantine(&corrupt).map_err(|error| of_store(&error))? {
+                self.taken(&quarantined);
+            }
+        }
+        self.store.verify_for_mount(image).map_err(|error| of_store(&error))?.map_or(Ok(()), |corrupt| {
+            let message = format!("image {image} is not mounted: {}", corrupt.problem);
+            Err(ImageServiceError::Node { message })
+        })
+    }
+
+    /// Unmounts what is staged from what was taken out of use, and tells of it. Pods go on with their clones.
+    ///
+    /// Killed before: the store remembers that it may be staged.
+    pub(crate) fn taken(&self, quarantined: &Quarantined) {
+        for stale in &quarantined.images {
+            let mut staged = self.lock();
+            if let Err(error) = self.unstage_stale(&stale.image, &mut staged) {
+                // Nothing is cloned from it, for the store remembers, and the next mount tries again.
+                tracing::warn!(image = %stale.image, %error, "the staged image of corrupt files is not unmounted");
+            }
+        }
+        self.integrity.tell(quarantined);
+    }
+
+    fn unstage_stale(&self, image: &Digest, staged: &mut HashMap<Digest, Arc<StagedImage>>) -> Result<()> {
+        staged.remove(image);
+        self.unstage(image)?;
+        self.store.unstaged(image).map_err(|error| of_store(&error))
+    }
+
     /// The staged image; staged now if it is not, or found where an earlier run of the daemon left it.
     ///
     /// Killed after the mount: it stays under the staging directory, and the next start uses or unmounts it.
     fn stage(&self, image: &Digest) -> Result<Arc<StagedImage>> {
         let mut staged = self.lock();
+        let stale = self.store.stale_mounts(image).map_err(|error| of_store(&error))?;
+        if stale.staging {
+            self.unstage_stale(image, &mut staged)?;
+        }
         if let Some(known) = staged.get(image) {
             return Ok(Arc::clone(known));
         }
@@ -66,11 +110,13 @@ impl Staging {
             let message = format!("image {image} is not mounted: nobody holds it");
             return Err(ImageServiceError::Node { message });
         }
-        let handle = Arc::new(self.find_or_make(image, &holders)?);
+        let good: Vec<Holder> = holders.into_iter().filter(|holder| !stale.holders.contains(holder)).collect();
+        let handle = Arc::new(self.find_or_make(image, &good)?);
         staged.insert(image.clone(), Arc::clone(&handle));
         Ok(handle)
     }
 
+    /// `holders`: those whose mounts are of the image as it is stored now.
     fn find_or_make(&self, image: &Digest, holders: &[Holder]) -> Result<StagedImage> {
         let at = self.place(image);
         if let Some(found) = self.mounts.open_staged(&at).map_err(|error| of_mount(&error))? {

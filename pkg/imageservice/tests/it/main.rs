@@ -5,6 +5,8 @@ mod collect;
 #[cfg(test)]
 mod content;
 #[cfg(test)]
+mod integrity;
+#[cfg(test)]
 mod mounts;
 #[cfg(test)]
 mod sharing;

@@ -37,7 +37,7 @@ async fn pulled(node: &Node, registry: &FakeRegistry, pods: &[&str]) -> ImageId 
 }
 
 /// Mounts an image for a pod, as its volume.
-async fn mount(node: &Node, id: &ImageId, pod: &str, exec: Exec) -> PathBuf {
+pub(crate) async fn mount(node: &Node, id: &ImageId, pod: &str, exec: Exec) -> PathBuf {
     let mount = node.service.mount(MountRequest { image: id, sub_path: None, exec }).await.unwrap();
     let at = node.dir.path().join(pod);
     std::fs::create_dir_all(&at).unwrap();
@@ -46,11 +46,11 @@ async fn mount(node: &Node, id: &ImageId, pod: &str, exec: Exec) -> PathBuf {
     at
 }
 
-fn at(path: &Path) -> MountPoint {
+pub(crate) fn at(path: &Path) -> MountPoint {
     Kernel.mounted_at(path).unwrap().unwrap()
 }
 
-fn place(node: &Node, id: &ImageId) -> PathBuf {
+pub(crate) fn place(node: &Node, id: &ImageId) -> PathBuf {
     node.dir.path().join("staging").join(id.digest().hex())
 }
 
