@@ -395,7 +395,11 @@ impl fmt::Display for FsckReport {
         list(f, "Unfinished, which is no error:", &self.unfinished)?;
         list(f, "Problems:", &self.problems)?;
         list(f, "Repaired:", &self.repaired)?;
-        if self.problems.is_empty() { writeln!(f, "No problems found.") } else { Ok(()) }
+        match (self.problems.is_empty(), self.repaired.is_empty()) {
+            (true, true) => writeln!(f, "No problems found."),
+            (true, false) => writeln!(f, "No problems left."),
+            (false, _) => Ok(()),
+        }
     }
 }
 

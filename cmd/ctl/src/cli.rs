@@ -87,8 +87,8 @@ pub(crate) enum Command {
     Path(PathOf),
     /// Wait until pods are mounted, or failed
     Wait(Wait),
-    /// Check the store and the mounts
-    Fsck(Report),
+    /// Check the store and the mounts, and repair the store
+    Fsck(Fsck),
     /// Show what the daemon stands on and is doing
     Status(Report),
     /// Show the versions of command line and daemon
@@ -281,7 +281,17 @@ pub(crate) enum Condition {
     Failed,
 }
 
-/// `status` and `fsck`.
+/// `fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Repair what can be repaired: set corrupt content aside, to be pulled again when it is wanted
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub report: Report,
+}
+
+/// What `status` and `fsck` share.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
     /// Another form of output: json or yaml

@@ -171,6 +171,12 @@ pub(crate) enum CommandError {
         /// How many.
         problems: u64,
     },
+    /// And stays so after a repair.
+    #[error("{} left", text::count(*problems, "problem"))]
+    Unrepaired {
+        /// How many.
+        problems: u64,
+    },
     /// An object does not have the form of its kind.
     #[error("the daemon sent a {kind} that cannot be read")]
     Decode {
@@ -214,6 +220,7 @@ impl CommandError {
                     text::line(pod)
                 ));
             }
+            Self::Damaged { .. } => "`imagevol fsck --repair` repairs what it can",
             Self::SeveralSubPaths { .. } => "choose one with --index",
             Self::TimedOut { pod } | Self::PodFailed { pod, .. } => {
                 return Some(format!("`imagevol describe pod {}` shows its events", text::line(pod)));
@@ -235,7 +242,7 @@ impl CommandError {
             | Self::NoSuchVolume { .. }
             | Self::NoSubPath { .. }
             | Self::UnsafePath { .. }
-            | Self::Damaged { .. }
+            | Self::Unrepaired { .. }
             | Self::Decode { .. }
             | Self::Json(_)
             | Self::Yaml(_)

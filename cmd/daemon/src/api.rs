@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use imagevol_base::Supervisor;
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::fsck::Mode;
 use crate::http::{Answer, Failure, health, no_such_route, serve};
 use crate::node::Node;
 
@@ -77,7 +78,8 @@ async fn answer(node: Node, request: Request<Incoming>) -> Answer {
         (&Method::GET, ["readyz" | "healthz"]) => Ok(health(&node.not_ready())),
         (&Method::GET, ["version"]) => Ok(crate::http::json(&crate::node::version())),
         (&Method::GET, ["status"]) => node::status(&node).await,
-        (&Method::GET, ["fsck"]) => node::fsck(&node).await,
+        (&Method::GET, ["fsck"]) => node::fsck(&node, Mode::Check).await,
+        (&Method::POST, ["fsck"]) => node::fsck(&node, Mode::Repair).await,
         (&Method::GET, ["volumes"]) => Ok(volumes::list(&node)),
         (&Method::POST, ["apply"]) => pods::apply(&node, &query, body).await,
         (method, ["images", rest @ ..]) => images::route(&node, method, rest, &query, body).await,

@@ -1,4 +1,5 @@
-//! The whole proof: the store's rows and bytes, and the mounts against the rows. Online it reads beside the running daemon.
+//! The whole proof: the store's rows and bytes, and the mounts against the rows. Online it reads, and repairs, beside the running
+//! daemon.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -13,25 +14,39 @@ use imagevol_mount::{DeviceNumber, Interface, Kernel, MountPoint};
 use imagevol_store::Store;
 use imagevol_volume::{Door, Host, Key};
 
-/// `imagevold fsck`: checks the state directory while no daemon runs; exit code 1 if anything is wrong.
-pub(crate) fn offline(config: &ImagevolConfiguration) -> anyhow::Result<ExitCode> {
+/// Whether what is wrong is only told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing is changed.
+    Check,
+    /// What can be repaired is.
+    Repair,
+}
+
+/// `imagevold fsck`: checks the state directory while no daemon runs; exit code 1 if anything is wrong, and stays so.
+pub(crate) fn offline(config: &ImagevolConfiguration, mode: Mode) -> anyhow::Result<ExitCode> {
     let store = Store::open_for_fsck(&config.state_dir);
     let store = store.with_context(|| format!("cannot open the store in {}", config.state_dir.display()))?;
     let host = Host::new(config.root_dir(), std::sync::Arc::new(Kernel));
-    let report = check(&store, &host, &Kernel, config)?;
+    // What is staged of an image that is set aside here may not be seen from this mount namespace; the store remembers it, and the
+    // daemon unmounts it.
+    let found = match mode {
+        Mode::Check => store.fsck(),
+        Mode::Repair => store.repair(&mut |_| {}),
+    };
+    let report = with_mounts(found.context("store")?, (&store, &host), &Kernel, config)?;
     let mut out = std::io::stdout().lock();
     write!(out, "{report}").context("cannot write the report")?;
     Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Checks everything. Blocking.
-pub(crate) fn check(
-    store: &Store,
-    host: &Host,
+/// What was found in the store, and the mounts against its rows. Of mounts that are wrong is only told. Blocking.
+pub(crate) fn with_mounts(
+    report: imagevol_store::Report,
+    (store, host): (&Store, &Host),
     mounts: &dyn Interface,
     config: &ImagevolConfiguration,
 ) -> anyhow::Result<FsckReport> {
-    let report = store.fsck().context("store")?;
     let mut report = FsckReport {
         images: report.images,
         blobs: report.blobs,
@@ -39,7 +54,7 @@ pub(crate) fn check(
         mounts: 0,
         unfinished: report.unfinished,
         problems: report.problems,
-        repaired: Vec::new(),
+        repaired: report.repaired,
     };
     check_volumes(store, host, &mut report)?;
     check_mounts(store, host, &staged_images(mounts, config)?, &mut report)?;
@@ -57,7 +72,8 @@ fn check_volumes(store: &Store, host: &Host, report: &mut FsckReport) -> anyhow:
     Ok(())
 }
 
-/// Each mount of ours is of an image that a row names: its superblock is the one staged for that image.
+/// Each mount of ours is of an image that a row names: its superblock is the one staged for that image, or of files that were that image
+/// once.
 fn check_mounts(
     store: &Store,
     host: &Host,
@@ -78,7 +94,13 @@ fn check_mounts(
             continue;
         };
         report.mounts += 1;
-        if staged.get(image.hex()).is_some_and(|device| *device != mount.device) {
+        if staged.get(image.hex()).is_none_or(|device| *device == mount.device) {
+            continue;
+        }
+        if store.stale_mounts(image).context("stale mounts")?.holders.contains(&key.holder()) {
+            let at = mount.at.display();
+            report.unfinished.push(format!("{at}: reads an earlier copy of {image}, which is no longer in the store"));
+        } else {
             report.problems.push(format!("{}: mounted from another image than {image}", mount.at.display()));
         }
     }

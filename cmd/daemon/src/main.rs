@@ -37,9 +37,15 @@ fn main() -> ExitCode {
     }
     match options.command {
         Some(Command::Webhook(options)) => webhook::serve(&options).unwrap_or_else(|error| complain(&error, 1)),
-        Some(Command::Fsck) => fsck::offline(&config).unwrap_or_else(|error| complain(&error, 1)),
+        Some(Command::Fsck { repair }) => {
+            fsck::offline(&config, mode(repair)).unwrap_or_else(|error| complain(&error, 1))
+        }
         None => run(&config).unwrap_or_else(|error| complain(&error, 1)),
     }
+}
+
+fn mode(repair: bool) -> fsck::Mode {
+    if repair { fsck::Mode::Repair } else { fsck::Mode::Check }
 }
 
 fn run(config: &ImagevolConfiguration) -> anyhow::Result<ExitCode> {

@@ -3,6 +3,7 @@
 mod cluster;
 mod metrics;
 mod parts;
+mod scrub;
 mod unfit;
 
 use std::sync::Arc;
@@ -70,7 +71,8 @@ impl Node {
             Some(cluster) => cluster.pull_secrets(&control, supervisor),
             None => Arc::new(control.clone()),
         };
-        let metrics = Arc::new(Metrics::new(cluster.as_ref().map(|cluster| cluster.metrics(&control))));
+        let of_cluster = cluster.as_ref().map(|cluster| cluster.metrics(&control));
+        let metrics = Arc::new(Metrics::new(of_cluster.into_iter().chain([scrub::metrics(&service)])));
         let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
@@ -121,6 +123,7 @@ impl Node {
         }
         let expiry = parts::expire_unfinished(self.service.store().clone(), self.supervisor.token());
         self.supervisor.spawn("expiry", expiry);
+        scrub::start(self);
     }
 
     /// What became of every pod's volumes.

@@ -52,7 +52,11 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Check the state directory while no daemon runs: rows, files, sizes, digests, mounts
-    Fsck,
+    Fsck {
+        /// Repair what can be repaired
+        #[arg(long)]
+        repair: bool,
+    },
     /// Serve the webhook that turns volumes[].image into CSI volumes
     Webhook(WebhookOptions),
 }

@@ -203,8 +203,13 @@ impl Daemon {
 
     /// `imagevold fsck`, while the daemon does not run.
     pub fn fsck_offline(&self) -> Ran {
+        self.fsck_offline_with(&[])
+    }
+
+    /// The same with further flags.
+    pub fn fsck_offline_with(&self, flags: &[&str]) -> Ran {
         let mut command = Command::new(program("imagevold"));
-        command.arg("--config").arg(self.dir().join("config.yaml")).args(self.dir_flags()).arg("fsck");
+        command.arg("--config").arg(self.dir().join("config.yaml")).args(self.dir_flags()).arg("fsck").args(flags);
         Ran::of(&command.stdin(Stdio::null()).output().expect("run imagevold fsck"))
     }
 

@@ -1,8 +1,9 @@
 //! `status` and `fsck`.
 
+use bytes::Bytes;
 use imagevol_api::daemon::{FsckReport, NodeStatus, RunningPull};
 
-use crate::cli::Report;
+use crate::cli::{Fsck, Report};
 use crate::error::{CommandError, Result};
 use crate::session::{self, Session};
 use crate::table::{self, DESCRIBE};
@@ -17,15 +18,20 @@ pub(super) async fn status(session: &Session, arguments: &Report) -> Result<()> 
     }
 }
 
-/// `fsck`: fails where something is wrong.
-pub(super) async fn fsck(session: &Session, arguments: &Report) -> Result<()> {
-    let report: FsckReport = session.client.get("/fsck").await?;
-    match arguments.output {
+/// `fsck`: fails where something is wrong, and stays so.
+pub(super) async fn fsck(session: &Session, arguments: &Fsck) -> Result<()> {
+    let report: FsckReport = if arguments.repair {
+        session.client.post("/fsck", Bytes::new()).await?
+    } else {
+        session.client.get("/fsck").await?
+    };
+    match arguments.report.output {
         Some(format) => session::print(&format.render(&report)?)?,
         None => session::print(&report.to_string())?,
     }
     match u64::try_from(report.problems.len()) {
         Ok(0) => Ok(()),
+        problems if arguments.repair => Err(CommandError::Unrepaired { problems: problems.unwrap_or(u64::MAX) }),
         problems => Err(CommandError::Damaged { problems: problems.unwrap_or(u64::MAX) }),
     }
 }

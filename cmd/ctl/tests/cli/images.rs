@@ -123,8 +123,20 @@ fn fsck_fails_where_something_is_wrong() {
         "Checked 1 image, 2 blobs with 1.5kB, and 1 mount.\nNo problems found.\n"
     );
     let text = "Checked 1 image, 2 blobs with 1.5kB, and 1 mount.\nProblems:\n  layer x is damaged\n";
-    daemon.imagevol(&["fsck"]).assert().code(1).stdout(text).stderr("error: 1 problem found\n");
-    daemon.imagevol(&["fsck", "-o", "json"]).assert().code(1).stderr("error: 1 problem found\n");
+    let error = "error: 1 problem found\nhint: `imagevol fsck --repair` repairs what it can\n";
+    daemon.imagevol(&["fsck"]).assert().code(1).stdout(text).stderr(error);
+    daemon.imagevol(&["fsck", "-o", "json"]).assert().code(1).stderr(error);
+}
+
+#[test]
+fn fsck_repairs_and_fails_where_something_is_left() {
+    let report = |problems: &[&str]| json!({"images": 1, "blobs": 2, "bytes": 1500, "mounts": 1, "unfinished": [], "problems": problems, "repaired": ["layer y is set aside"]});
+    let (well, ill) = (report(&[]), report(&["layer x is damaged"]));
+    let daemon = Daemon::start([("POST /fsck", vec![ok(&well), ok(&ill)])]);
+    let text =
+        "Checked 1 image, 2 blobs with 1.5kB, and 1 mount.\nRepaired:\n  layer y is set aside\nNo problems left.\n";
+    assert_eq!(output(daemon.imagevol(&["fsck", "--repair"])), text);
+    daemon.imagevol(&["fsck", "--repair"]).assert().code(1).stderr("error: 1 problem left\n");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use imagevol_base::volumes::VolumeState;
 use imagevol_cri::ImageService as _;
 use imagevol_volumemanager::DoorState;
 
+use crate::fsck::Mode;
 use crate::http::{Answer, Failure, json};
 use crate::node::Node;
 
@@ -30,10 +31,16 @@ pub(super) async fn status(node: &Node) -> Result<Answer, Failure> {
     }))
 }
 
-pub(super) async fn fsck(node: &Node) -> Result<Answer, Failure> {
-    let node = node.clone();
-    let check = move || crate::fsck::check(node.service.store(), &node.host, &*node.mounts, &node.config);
-    let report = tokio::task::spawn_blocking(check).await.map_err(|error| Failure::internal(error.to_string()))?;
+pub(super) async fn fsck(node: &Node, mode: Mode) -> Result<Answer, Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::internal(error.to_string());
+    let found = match mode {
+        Mode::Check => node.service.check().await,
+        Mode::Repair => node.service.repair().await,
+    };
+    let (found, node) = (found.map_err(|error| failed(&error))?, node.clone());
+    let complete =
+        move || crate::fsck::with_mounts(found, (node.service.store(), &node.host), &*node.mounts, &node.config);
+    let report = imagevol_base::blocking(complete).await;
     Ok(json(&report.map_err(|error| Failure::internal(format!("{error:#}")))?))
 }
 

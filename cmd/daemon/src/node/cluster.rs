@@ -72,7 +72,7 @@ impl Cluster {
     }
 
     /// A pod of this node, as the API server has it.
-    fn pod(&self, uid: &PodUid) -> Option<Arc<Pod>> {
+    pub(super) fn pod(&self, uid: &PodUid) -> Option<Arc<Pod>> {
         self.pods.borrow().pods.get(uid).cloned()
     }
 

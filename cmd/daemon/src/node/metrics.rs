@@ -15,17 +15,15 @@ pub(crate) struct Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    /// `cluster` counts what has to do with the API server.
-    pub(crate) fn new(cluster: Option<Box<dyn Collector>>) -> Self {
+    /// `others` count what has to do with the API server, and with what is stored.
+    pub(crate) fn new(others: impl IntoIterator<Item = Box<dyn Collector>>) -> Self {
         let (images, operations) = (imagevol_images::Metrics::default(), imagevol_images::OperationMetrics::default());
         let volumes = imagevol_volumemanager::Metrics::default();
         let mut registry = Registry::default();
         images.register(&mut registry);
         operations.register(&mut registry);
         volumes.register(&mut registry);
-        if let Some(cluster) = cluster {
-            registry.register_collector(cluster);
-        }
+        others.into_iter().for_each(|other| registry.register_collector(other));
         Self { images, operations, volumes, registry }
     }
 

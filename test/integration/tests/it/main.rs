@@ -12,6 +12,7 @@ mod cli;
 mod csi;
 mod csi_sanity;
 mod failure;
+mod integrity;
 mod lab;
 mod manifest;
 mod manifests;
