@@ -1,6 +1,7 @@
 //! The node: every part built once and wired, values flowing as the architecture draws them.
 
 mod cluster;
+mod gc;
 mod metrics;
 mod parts;
 mod scrub;
@@ -14,7 +15,7 @@ use imagevol_api::daemon::Version;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, Supervisor};
 use imagevol_controlplane::ControlPlane;
-use imagevol_images::{EarlierPulls, ImageManager, InstrumentedImageService};
+use imagevol_images::{EarlierPulls, ImageGc, ImageManager, InstrumentedImageService};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
 use imagevol_volume::{Host, ImagePlugin};
@@ -36,6 +37,7 @@ pub(crate) struct Node {
     pub(crate) config: Arc<ImagevolConfiguration>,
     pub(crate) control: ControlPlane,
     pub(crate) images: Arc<ImageManager<Images>>,
+    pub(crate) gc: Arc<ImageGc<Images>>,
     pub(crate) service: Arc<EmbeddedImageService>,
     pub(crate) mounts: Arc<dyn Interface>,
     pub(crate) host: Host,
@@ -76,6 +78,7 @@ impl Node {
         let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
+        let gc = gc::start(config, &name, &images, supervisor)?;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
         let (manager, reports) = parts::volume_manager(plugin, &host, &service, events, &metrics);
@@ -85,6 +88,7 @@ impl Node {
             config: Arc::new(config.clone()),
             control,
             images,
+            gc,
             service,
             mounts,
             host,
