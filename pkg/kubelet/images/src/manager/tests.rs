@@ -19,6 +19,7 @@ mod claims;
 mod concurrency;
 mod decisions;
 mod failing;
+mod matrix;
 mod node_pull;
 
 const IMAGE: &str = "localhost:5000/data:1";

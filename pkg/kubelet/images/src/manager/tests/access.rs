@@ -239,3 +239,76 @@ async fn records_go_with_their_images() {
     records.prune(BTreeSet::new(), later).await.unwrap();
     assert_eq!(world.files("pulled"), 0);
 }
+
+/// A preloaded image of which a pod pulls a name is preloaded no more, under any name: the kubelet's k/k#138211, kept. A record says what
+/// was pulled, and not what was there before; to let other names pass would let an image pass whose record a crash has emptied.
+#[tokio::test]
+async fn a_pull_ends_what_preloading_allowed() {
+    let world = World::new();
+    world.service.offer_to(IMAGE, "shared", 1, &["alice"]);
+    world.service.preload("localhost:5000/base:1", "shared", 1);
+    assert!(world.ensure("p", "localhost:5000/base:1", PullPolicy::Never).await.is_ok());
+    world.give_secret("q", "n", "alice");
+    world.ensure("q", IMAGE, PullPolicy::IfNotPresent).await.unwrap();
+    let after = world.ensure("r", "localhost:5000/base:1", PullPolicy::Never).await;
+    assert_eq!(after.unwrap_err().reason(), "ErrImageNeverPull");
+}
+
+/// Anonymous first, then a secret: what everybody may use is asked of nobody. The other way round the list stays, and grows.
+#[tokio::test]
+async fn a_repository_that_becomes_public_opens_with_the_next_anonymous_pull() {
+    let (world, _) = private();
+    world.give_secret("p", "n", "alice");
+    world.ensure("p", IMAGE, PullPolicy::IfNotPresent).await.unwrap();
+    world.service.offer(IMAGE, "private", 1);
+    assert_eq!(world.ensure("q", IMAGE, PullPolicy::Never).await.unwrap_err().reason(), "ErrImageNeverPull");
+    world.ensure("q", IMAGE, PullPolicy::IfNotPresent).await.unwrap();
+    assert_eq!(pulls(&world), [pull_as(IMAGE, "alice"), pull(IMAGE)]);
+    assert!(world.ensure("r", IMAGE, PullPolicy::Never).await.is_ok());
+}
+
+/// Two at a time: each asks the registry on its own behalf, whatever the other is answered and whoever comes first.
+#[rstest]
+#[case::good_first(["alice", "bob"])]
+#[case::bad_first(["bob", "alice"])]
+#[tokio::test]
+async fn of_two_at_a_time_each_proves_its_own(#[case] users: [&str; 2]) {
+    let (world, _) = private();
+    world.service.close_gate();
+    for user in users {
+        world.give_secret(user, user, user);
+    }
+    let (first, second, ()) = tokio::join!(
+        world.ensure(users[0], IMAGE, PullPolicy::IfNotPresent),
+        async {
+            until(|| world.service.pulling() == 1).await;
+            world.ensure(users[1], IMAGE, PullPolicy::IfNotPresent).await
+        },
+        async {
+            until(|| world.service.pulling() == 2).await;
+            world.service.let_through(2);
+        }
+    );
+    assert_eq!(pulls(&world), users.map(|user| pull_as(IMAGE, user)));
+    for (user, got) in users.into_iter().zip([first, second]) {
+        assert_eq!(got.is_ok(), user == "alice", "{user}");
+    }
+}
+
+/// The hundred and first secret proves itself at the registry each time, and takes nobody's place.
+#[tokio::test]
+async fn a_record_holds_a_hundred_secrets_and_serves_the_others_too() {
+    let world = World::new();
+    let users: Vec<String> = (0..102).map(|number| format!("user-{number}")).collect();
+    let names: Vec<&str> = users.iter().map(String::as_str).collect();
+    world.service.offer_to(IMAGE, "private", 1, &names);
+    for user in &names {
+        world.give_secret(user, "n", user);
+        world.ensure(user, IMAGE, PullPolicy::IfNotPresent).await.unwrap();
+    }
+    assert_eq!(pulls(&world).len(), 102);
+    for user in &names {
+        world.ensure(user, IMAGE, PullPolicy::IfNotPresent).await.unwrap();
+    }
+    assert_eq!(pulls(&world).len(), 2);
+}

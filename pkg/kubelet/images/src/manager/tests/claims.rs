@@ -46,17 +46,17 @@ const ACCOUNT_ELSEWHERE: Shows = Shows::Account { namespace: "m", name: "a", uid
 const ACCOUNT_MADE_ANEW: Shows = Shows::Account { namespace: "n", name: "a", uid: "x" };
 const ACCOUNT_UNKNOWN: Shows = Shows::Account { namespace: "n", name: "a", uid: "" };
 
-fn docker_config(user: &str, password: &str) -> String {
+pub(super) fn docker_config(user: &str, password: &str) -> String {
     json!({"auths": {"localhost:5000": {"username": user, "password": password}}}).to_string()
 }
 
-fn inline(namespace: &str, user: &str, password: &str) -> PullSecret {
+pub(super) fn inline(namespace: &str, user: &str, password: &str) -> PullSecret {
     let data = docker_config(user, password).into_bytes();
     PullSecret::inline(namespace, PullSecretKind::DockerConfigJson, data)
 }
 
 /// A plugin that answers service accounts, and with `anybody` others too, with `user`.
-fn plugin(dir: &Path, user: &str, anybody: bool) -> CredentialProviders {
+pub(super) fn plugin(dir: &Path, user: &str, anybody: bool) -> CredentialProviders {
     let name = format!("plugin-{user}");
     symlink("/bin/sh", dir.join(&name)).unwrap();
     let version = "credentialprovider.kubelet.k8s.io/v1";
@@ -84,7 +84,7 @@ fn private() -> (World, tempfile::TempDir) {
 }
 
 impl World {
-    fn claim(&self, pod: &str, claims: Claims) {
+    pub(super) fn claim(&self, pod: &str, claims: Claims) {
         self.claims.lock().unwrap().insert(pod.to_owned(), claims);
     }
 
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    fn pulls(&self) -> Vec<Call> {
+    pub(super) fn pulls(&self) -> Vec<Call> {
         self.service.take_calls().into_iter().filter(|call| matches!(call, Call::Pull(..))).collect()
     }
 }
