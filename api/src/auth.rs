@@ -1,6 +1,6 @@
 //! What a registry is shown to prove who asks.
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 /// Credentials for one registry, as the CRI's `AuthConfig` carries them. Secrets never reach `Debug`.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +16,7 @@ pub struct AuthConfig {
 }
 
 /// Who asks: nobody in particular, or the owner of credentials.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Credential {
     /// No credentials matched: ask as anybody.
     #[default]
@@ -24,3 +24,18 @@ pub enum Credential {
     /// Credentials from a secret or from the node's configuration.
     Auth(AuthConfig),
 }
+
+// === impl AuthConfig ===
+
+impl PartialEq for AuthConfig {
+    /// Whether a registry is shown the same.
+    fn eq(&self, other: &Self) -> bool {
+        let secrets = |auth: &Self| {
+            let secrets = [Some(&auth.password), auth.identity_token.as_ref(), auth.registry_token.as_ref()];
+            secrets.map(|secret| secret.map(|secret| secret.expose_secret().to_owned()))
+        };
+        self.username == other.username && secrets(self) == secrets(other)
+    }
+}
+
+impl Eq for AuthConfig {}

@@ -12,7 +12,7 @@ use imagevol_api::oci::{Digest, Reference};
 use crate::error::{Asked, RegistryError, Result, Subject};
 use crate::registry::Inner;
 use crate::retry::Attempts;
-use crate::transport::{Ask, Reply, Site};
+use crate::transport::{Ask, Part, Reply, Site};
 
 /// Progress that starts the count of attempts anew: a host that gives a byte per connection is not worth patience.
 const PROGRESS: u64 = 1024 * 1024;
@@ -62,7 +62,7 @@ impl BlobAsk {
             url: site.endpoint.url(&format!("{}/blobs/{}", self.reference.path(), self.digest)),
             asked: self.asked(),
             accept: None,
-            from,
+            part: Part::From(from),
             timeout: None,
         }
     }
@@ -178,7 +178,7 @@ impl BlobStream {
         let mut reply = self.inner.get(site, &ask, &self.ask.credential).await?;
         if reply.status() == http::StatusCode::RANGE_NOT_SATISFIABLE {
             // Such a host has no ranges, or another blob: its whole answer tells which.
-            reply = self.inner.get(site, &Ask { from: 0, ..ask }, &self.ask.credential).await?;
+            reply = self.inner.get(site, &Ask { part: Part::From(0), ..ask }, &self.ask.credential).await?;
         }
         let skip = self.place(site, &reply)?;
         Ok(Body { reply, site: site.clone(), skip })

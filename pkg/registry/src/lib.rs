@@ -16,6 +16,7 @@ mod listing;
 mod lru;
 mod manifest;
 mod platform;
+mod presence;
 mod reach;
 mod registry;
 mod resolve;

@@ -21,7 +21,7 @@ use crate::lru::Lru;
 use crate::manifest::Descriptor;
 use crate::registry::{Need, Registry};
 use crate::token::{Authorization, Proof};
-use crate::transport::{Ask, Site, USER_AGENT, certificates};
+use crate::transport::{Ask, Part, Site, USER_AGENT, certificates};
 
 /// Clients kept.
 const CLIENTS_MAX: usize = 16;
@@ -111,7 +111,7 @@ impl Registry {
         let mut url = site.endpoint.url(&format!("{}/tags/list", reference.path()));
         url.query_pairs_mut().append_pair("n", "1");
         let timeout = self.inner.config.timeouts.small;
-        let ask = Ask { url, asked: asked.clone(), accept: None, from: 0, timeout: Some(timeout) };
+        let ask = Ask { url, asked: asked.clone(), accept: None, part: Part::From(0), timeout: Some(timeout) };
         let authorization = self.inner.authorize(&site, &ask, credential).await?;
         let client = self.inner.listings.client(&site, authorization.as_ref(), &self.inner.config, asked)?;
         let auth = authorization.map_or(RegistryAuth::Anonymous, |authorization| oci_auth(&authorization));

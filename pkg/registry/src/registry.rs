@@ -154,7 +154,7 @@ impl Inner {
     /// Asks one host, with what `credential` is worth there. Any answer but success is an error, and 416 where a range was asked for.
     pub(crate) async fn get(&self, site: &Site, ask: &Ask, credential: &Credential) -> Result<Reply> {
         let (reply, shown) = self.tokens.get(site, ask, credential).await?;
-        let beyond = ask.from > 0 && reply.status() == StatusCode::RANGE_NOT_SATISFIABLE;
+        let beyond = ask.part.range().is_some() && reply.status() == StatusCode::RANGE_NOT_SATISFIABLE;
         if reply.status().is_success() || beyond {
             return Ok(reply);
         }

@@ -14,7 +14,7 @@ use crate::platform::Platform;
 use crate::registry::{Inner, Need, Registry};
 use crate::retry::Attempts;
 use crate::text::shown;
-use crate::transport::{Ask, Reply, Site};
+use crate::transport::{Ask, Part, Reply, Site};
 use crate::walk::Walk;
 
 /// The header in which a registry names the digest of what it sends.
@@ -187,7 +187,7 @@ impl Resolution<'_> {
             url: site.endpoint.url(&format!("{}/manifests/{name}", self.reference.path())),
             asked: asked.clone(),
             accept: Some(ACCEPT),
-            from: 0,
+            part: Part::From(0),
             timeout: Some(self.inner.config.timeouts.small),
         };
         let mut reply = self.inner.get(site, &ask, self.credential).await?;

@@ -30,16 +30,26 @@ pub(crate) struct Site {
     pub(crate) roots: Arc<[u8]>,
 }
 
-/// A `GET`.
+/// One request.
 #[derive(Debug, Clone)]
 pub(crate) struct Ask {
     pub(crate) url: Url,
     pub(crate) asked: Asked,
     pub(crate) accept: Option<&'static str>,
-    /// First byte wanted; 0 asks for the whole.
-    pub(crate) from: u64,
+    pub(crate) part: Part,
     /// For the whole exchange; streams have none.
     pub(crate) timeout: Option<Duration>,
+}
+
+/// What is wanted of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Its bytes from this one on; from 0 on is the whole.
+    From(u64),
+    /// Its first byte alone.
+    First,
+    /// Only whether it is there: a `HEAD`.
+    Existence,
 }
 
 /// An answer whose body is not read yet.
@@ -93,12 +103,15 @@ impl Site {
     }
 
     fn request(&self, ask: &Ask, url: Url, authorization: Option<&HeaderValue>) -> reqwest::RequestBuilder {
-        let mut request = self.client.get(url);
+        let mut request = match ask.part {
+            Part::From(_) | Part::First => self.client.get(url),
+            Part::Existence => self.client.head(url),
+        };
         if let Some(accept) = ask.accept {
             request = request.header(ACCEPT, accept);
         }
-        if ask.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", ask.from));
+        if let Some(range) = ask.part.range() {
+            request = request.header(RANGE, range);
         }
         if let Some(timeout) = ask.timeout {
             request = request.timeout(timeout);
@@ -111,6 +124,19 @@ impl Site {
 
     fn refuse_redirect(&self, ask: &Ask, source: Forbidden) -> RegistryError {
         RegistryError::Redirect { registry: self.name().to_owned(), asked: ask.asked.clone(), source }
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// The range to ask for (RFC 9110, section 14.2); none for the whole.
+    pub(crate) fn range(self) -> Option<String> {
+        match self {
+            Self::From(0) | Self::Existence => None,
+            Self::From(first) => Some(format!("bytes={first}-")),
+            Self::First => Some("bytes=0-0".to_owned()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod blob;
 mod harness;
 mod listing;
 mod mirror;
+mod presence;
 mod real;
 mod redirect;
 mod resolve;
