@@ -53,6 +53,12 @@ pub enum ImageServiceError {
     /// The pull was cancelled: nobody wants it any more.
     #[error("pull of image was cancelled")]
     Cancelled,
+    /// There is no room for the image: on the disk, or within the quota. Space may come back.
+    #[error("{message}")]
+    NoRoom {
+        /// For the user: what it needs, what there is, and what removing unused images could free.
+        message: String,
+    },
     /// The node's disk, kernel or database failed.
     #[error("{message}")]
     Node {
@@ -72,7 +78,11 @@ impl ImageServiceError {
             | Self::Invalid { .. }
             | Self::SignatureValidation { .. }
             | Self::SubPath { .. } => true,
-            Self::Unavailable { .. } | Self::InUse { .. } | Self::Cancelled | Self::Node { .. } => false,
+            Self::Unavailable { .. }
+            | Self::InUse { .. }
+            | Self::Cancelled
+            | Self::NoRoom { .. }
+            | Self::Node { .. } => false,
         }
     }
 }

@@ -44,7 +44,7 @@ impl Progress {
         let read = |blob: &Blob| BlobProgress {
             digest: blob.digest.clone(),
             size: blob.size,
-            done: blob.done.load(Ordering::Relaxed).min(blob.size),
+            done: blob.done(),
         };
         self.blobs().iter().map(read).collect()
     }
@@ -70,6 +70,11 @@ impl Blob {
     /// Sets how many bytes are here; a restarted download sets it back.
     pub fn set(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
+    }
+
+    /// How many bytes are here.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed).min(self.size)
     }
 
     /// Adds bytes that came in.

@@ -124,9 +124,10 @@ fn cause_of_answer(error: &ImageServiceError) -> FailureCause {
         | ImageServiceError::SignatureValidation { .. }
         | ImageServiceError::SubPath { .. } => FailureCause::InvalidContent,
         ImageServiceError::Unavailable { .. } => FailureCause::Unavailable,
-        ImageServiceError::InUse { .. } | ImageServiceError::Cancelled | ImageServiceError::Node { .. } => {
-            FailureCause::Node
-        }
+        ImageServiceError::InUse { .. }
+        | ImageServiceError::Cancelled
+        | ImageServiceError::NoRoom { .. }
+        | ImageServiceError::Node { .. } => FailureCause::Node,
     }
 }
 
