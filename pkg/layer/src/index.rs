@@ -14,6 +14,9 @@ const VERSION: u32 = 1;
 /// Magic, version, size of the tar, number of entries, length of the records.
 const HEAD: usize = 8 + 4 + 8 + 8 + 8;
 
+/// Bytes of a stored index that [`LayerIndex::entries_of_head`] reads.
+pub const INDEX_HEAD: u64 = HEAD as u64;
+
 /// The entries of one layer, in the order of its tar. Held encoded: twenty million entries fit in the default limit of 1 GiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerIndex {
@@ -97,6 +100,20 @@ impl LayerIndex {
     /// [`LayerError::Index`]: parse the layer again.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         Self::read(bytes).map_err(|problem| LayerError::Index { problem })
+    }
+
+    /// How many entries a stored index says that it has, from its first [`INDEX_HEAD`] bytes.
+    pub fn entries_of_head(head: &[u8]) -> Result<u64> {
+        let read = || {
+            let mut rest = head.strip_prefix(MAGIC).ok_or(IndexProblem::Magic)?;
+            let version = u32::from_le_bytes(take(&mut rest)?);
+            if version != VERSION {
+                return Err(IndexProblem::Version(version));
+            }
+            let _tar_size = u64::from_le_bytes(take(&mut rest)?);
+            Ok(u64::from_le_bytes(take(&mut rest)?))
+        };
+        read().map_err(|problem| LayerError::Index { problem })
     }
 
     fn read(bytes: &[u8]) -> Result<Self, IndexProblem> {

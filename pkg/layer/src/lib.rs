@@ -27,7 +27,7 @@ pub use entry::{
     MAX_XATTR_VALUE, Segment,
 };
 pub use error::{Extension, IndexProblem, LayerError, PathProblem, Result, Shown, SparseProblem};
-pub use index::{Counts, LayerIndex};
+pub use index::{Counts, INDEX_HEAD, LayerIndex};
 pub use limits::Limits;
 pub use merge::{MAX_DEPTH, MAX_SYMLINKS, Merger, merge};
 pub use parser::Parser;

@@ -86,6 +86,10 @@ impl Store {
     /// Counts everything, as it is at one moment. Rows that have come to their end are dropped before, and images that somebody holds
     /// are used at that moment.
     pub fn census(&self) -> Result<Census> {
+        self.inner.freeing(|| self.take_census())
+    }
+
+    fn take_census(&self) -> Result<Census> {
         self.drop_expired_rows()?;
         let taken = self.inner.clock.begin_census();
         let mut census = self.rows().read(|snapshot| Census::read(snapshot, taken))?;

@@ -1,6 +1,6 @@
 //! Content: what images are made of, stored once each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,9 @@ pub struct Content {
     pub index: Option<Digest>,
     /// Bytes of its `.idx` file; 0 for a blob.
     pub index_bytes: u64,
+    /// Registries that have given these bytes. To none of them it is a secret that another of its repositories could tell.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub given_by: BTreeSet<String>,
 }
 
 /// Keeps content from deletion until an image names it, or the pull ends.
@@ -97,7 +100,7 @@ impl<'de> Deserialize<'de> for ContentKey {
 impl Content {
     /// Of `size` bytes. When it was stored is said when its row is written.
     pub(crate) fn of(size: u64) -> Self {
-        Self { size, stored_at: 0, stored: NodeTime::default(), index: None, index_bytes: 0 }
+        Self { size, stored_at: 0, stored: NodeTime::default(), index: None, index_bytes: 0, given_by: BTreeSet::new() }
     }
 
     /// Bytes that its files take.

@@ -6,6 +6,8 @@ use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, Database, StorageBackend};
@@ -21,33 +23,40 @@ const FILE_MODE: u32 = 0o600;
 /// Bytes of zeros written at once to allocate blocks.
 const STRIDE: usize = 64 * 1024;
 
+/// How the file grows. redb doubles it, and a transaction that removes rows uses a few pages of that.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    sparse: AtomicBool,
+}
+
 /// redb's file, with blocks under all of it. (A file system that copies on write may still refuse a write to them.)
 #[derive(Debug)]
 struct Allocated {
     inner: FileBackend,
     file: File,
+    growth: Arc<Growth>,
 }
 
 /// Opens a database: every page is checked, so that what is damaged is an error here and not a panic later.
 ///
 /// Killed at any later point: redb goes back to its last commit when it opens the file again.
-pub(crate) fn open(path: &Path) -> Result<Database> {
+pub(crate) fn open(path: &Path, growth: &Arc<Growth>) -> Result<Database> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(StoreError::io("open database", path))?;
     if file.metadata().map_err(StoreError::io("stat", path))?.len() == 0 {
         // redb would make a new one in it.
         return Err(StoreError::io("read database", path)(io::ErrorKind::UnexpectedEof.into()));
     }
-    open_file(file, path)
+    open_file(file, path, growth)
 }
 
 /// Makes a database where no file is.
-pub(crate) fn make(path: &Path) -> Result<Database> {
+pub(crate) fn make(path: &Path, growth: &Arc<Growth>) -> Result<Database> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(FILE_MODE);
-    open_file(options.open(path).map_err(StoreError::io("make database", path))?, path)
+    open_file(options.open(path).map_err(StoreError::io("make database", path))?, path, growth)
 }
 
-fn open_file(file: File, path: &Path) -> Result<Database> {
+fn open_file(file: File, path: &Path, growth: &Arc<Growth>) -> Result<Database> {
     let refused = |error: redb::DatabaseError| {
         if matches!(error, redb::DatabaseError::DatabaseAlreadyOpen) {
             return StoreError::Locked(path.to_owned());
@@ -55,10 +64,27 @@ fn open_file(file: File, path: &Path) -> Result<Database> {
         StoreError::Open { path: path.to_owned(), source: Box::new(error.into()) }
     };
     let twin = file.try_clone().map_err(StoreError::io("open database", path))?;
-    let backend = Allocated { inner: FileBackend::new(file).map_err(refused)?, file: twin };
+    let backend = Allocated { inner: FileBackend::new(file).map_err(refused)?, file: twin, growth: Arc::clone(growth) };
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
     builder.create_with_backend(backend).map_err(refused)
+}
+
+// === impl Growth ===
+
+impl Growth {
+    /// While `work` runs the file may grow without blocks: the few that it uses are taken from the reserve. What it leaves without is
+    /// allocated by the first write there, or refused as any write to a full disk.
+    pub(crate) fn sparse_while<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.sparse.store(true, Ordering::SeqCst);
+        let done = work();
+        self.sparse.store(false, Ordering::SeqCst);
+        done
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.sparse.load(Ordering::SeqCst)
+    }
 }
 
 // === impl Allocated ===
@@ -92,7 +118,7 @@ impl StorageBackend for Allocated {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let now = self.inner.len()?;
-        if len > now { self.allocate(now, len) } else { self.inner.set_len(len) }
+        if len > now && !self.growth.is_sparse() { self.allocate(now, len) } else { self.inner.set_len(len) }
     }
 
     fn sync_data(&self) -> io::Result<()> {

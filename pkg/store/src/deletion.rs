@@ -46,6 +46,10 @@ impl Store {
     /// An image that somebody holds, that is pinned, or that is mounted anywhere on the node, stays and is an error. (So is one whose
     /// metadata file is open for a mount that is being made.) A name goes only if the image stays pinned without it.
     pub fn remove(&self, name: &str) -> Result<Removed> {
+        self.inner.freeing(|| self.remove_once(name))
+    }
+
+    fn remove_once(&self, name: &str) -> Result<Removed> {
         // Held throughout: content that a pull has just found stays, and content that goes is not found.
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;
@@ -71,6 +75,10 @@ impl Store {
     /// Removes an image that a census has found to be needed by nobody, with all its names, if that is so still: nobody holds it or
     /// has used it since `seen` ([`crate::Census::taken`]), nobody has pinned it, and it is mounted nowhere.
     pub fn remove_unneeded(&self, image: &Digest, seen: NodeTime) -> Result<Removed> {
+        self.inner.freeing(|| self.remove_unneeded_once(image, seen))
+    }
+
+    fn remove_unneeded_once(&self, image: &Digest, seen: NodeTime) -> Result<Removed> {
         // Held throughout, as in `remove`.
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;

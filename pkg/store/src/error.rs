@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use imagevol_api::oci::Digest;
+use imagevol_base::size::binary;
 
 /// A result of the store.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -89,10 +90,33 @@ pub enum StoreError {
         actual: u64,
     },
     /// The layer is larger, unpacked, than is allowed.
-    #[error("uncompressed layer is larger than {limit} bytes")]
+    #[error("uncompressed layer is larger than {} (limits.maxLayerBytes, limits.maxImageBytes)", binary(*limit))]
     TooLarge {
         /// The limit, bytes.
         limit: u64,
+    },
+    /// A layer that is being unpacked would take what is to be left free.
+    #[error("only {} are free on the disk, of which {} are kept free", binary(*free), binary(*kept))]
+    NoRoom {
+        /// Free on the file system, bytes.
+        free: u64,
+        /// What is left free, bytes.
+        kept: u64,
+    },
+    /// A layer that is being unpacked would take more than all images may.
+    #[error("images would take more than {} (limits.maxStoreBytes)", binary(*limit))]
+    OverQuota {
+        /// The limit, bytes.
+        limit: u64,
+    },
+    /// The file system does not say how full it is.
+    #[error("free space of {}", path.display())]
+    Space {
+        /// The state directory.
+        path: PathBuf,
+        /// What the kernel says.
+        #[source]
+        source: imagevol_mount::MountError,
     },
     /// The bytes stopped coming.
     #[error("content stopped coming after {at} bytes")]
@@ -194,6 +218,19 @@ impl StoreError {
         matches!(self, Self::Database(error) if matches!(**error, redb::Error::PreviousIo | redb::Error::DatabaseClosed))
     }
 
+    /// Whether the disk is full, or as full as it may get: the same will work when there is room again.
+    pub fn is_no_space(&self) -> bool {
+        let is_full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if let Self::Io { source, .. } = self {
+            return is_full(source);
+        }
+        if let Self::Database(error) | Self::Open { source: error, .. } = self {
+            return matches!(&**error, redb::Error::Io(source) if is_full(source));
+        }
+        matches!(self, Self::NoRoom { .. } | Self::OverQuota { .. })
+    }
+
     /// Whether the content itself is wrong, so that the same bytes will fail again.
     pub fn is_content(&self) -> bool {
         match self {
@@ -212,6 +249,9 @@ impl StoreError {
             | Self::Row { .. }
             | Self::Key { .. }
             | Self::Resumed { .. }
+            | Self::NoRoom { .. }
+            | Self::OverQuota { .. }
+            | Self::Space { .. }
             | Self::Index { .. }
             | Self::Damaged { .. }
             | Self::Source { .. }

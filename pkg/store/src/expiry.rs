@@ -48,6 +48,10 @@ impl Store {
     /// the daemon to call now and then; opening the store does the same. [`Removed`] does not count downloads,
     /// nor files in quarantine, which go as well.
     pub fn expire(&self) -> Result<Removed> {
+        self.inner.freeing(|| self.expire_once())
+    }
+
+    fn expire_once(&self) -> Result<Removed> {
         self.keep_time()?;
         self.drop_expired_rows()?;
         let removed = self.expire_content()?;

@@ -54,6 +54,8 @@ pub struct Ingest {
     data: PathBuf,
     file: File,
     resume_at: u64,
+    /// Which registry the bytes come from.
+    pub(crate) giver: Option<String>,
     /// Nobody else writes to the directory while this is held.
     _claim: Claim,
 }
@@ -89,6 +91,17 @@ impl Form {
         matches!(self, Self::Blob | Self::Layer { compression: Compression::None, .. })
     }
 
+    /// How much of a file of `length` bytes can be gone on with, of a download of `size`.
+    pub(crate) fn usable(&self, length: u64, size: u64) -> u64 {
+        match length {
+            _ if !self.resumes() => 0,
+            length if length <= size => length,
+            // All bytes and their padding: the last try was killed just before the rename.
+            length if length == durable::padded(size) => size,
+            _ => 0,
+        }
+    }
+
     fn compression(&self) -> Compression {
         match self {
             Self::Blob => Compression::None,
@@ -97,7 +110,7 @@ impl Form {
     }
 
     /// The directory of a download: the same blob may be wanted as a file and as a layer.
-    fn dir_name(&self, digest: &Digest) -> String {
+    pub(crate) fn dir_name(&self, digest: &Digest) -> String {
         let kind = match self {
             Self::Blob => "blob-",
             Self::Layer { .. } if self.resumes() => "tar-",
@@ -121,8 +134,18 @@ impl Ingest {
         std::fs::write(&format, FORMAT).map_err(StoreError::io("write", &format))?;
         let data = dir.join("data");
         let file = open_data(&data)?;
-        let mut ingest =
-            Self { store, digest: digest.clone(), size, form, dir, data, file, resume_at: 0, _claim: claim };
+        let mut ingest = Self {
+            store,
+            digest: digest.clone(),
+            size,
+            form,
+            dir,
+            data,
+            file,
+            resume_at: 0,
+            giver: None,
+            _claim: claim,
+        };
         ingest.resume_at = ingest.usable_prefix()?;
         Ok(ingest)
     }
@@ -134,20 +157,15 @@ impl Ingest {
 
     fn usable_prefix(&self) -> Result<u64> {
         let length = self.file.metadata().map_err(StoreError::io("stat", &self.data))?.len();
-        let usable = match length {
-            _ if !self.form.resumes() => 0,
-            length if length <= self.size => length,
-            // All bytes and their padding: the last try was killed just before the rename.
-            length if length == durable::padded(self.size) => self.size,
-            _ => 0,
-        };
+        let usable = self.form.usable(length, self.size);
         self.file.set_len(usable).map_err(StoreError::io("truncate", &self.data))?;
         Ok(usable)
     }
 
     /// Reads the source to its end, verifies everything, and makes the content visible.
     ///
-    /// When the source or the disk fails, what came in stays for the next try if that can go on from it; else it is deleted.
+    /// When the source fails, what came in stays for the next try if that can go on from it; else, and when the disk is full, it is
+    /// deleted.
     pub fn run(self, source: impl BufRead) -> Result<Stored> {
         let received = self.receive(source).map_err(|error| self.fail(error, Progress::Sound))?;
         // After a failed sync nobody knows what is on disk, and a second sync would say that all is well (fsync(2)).
@@ -169,11 +187,11 @@ impl Ingest {
 
     fn sink(&self) -> Sink<'_> {
         match &self.form {
-            Form::Blob => Sink::blob(&self.file, &self.data),
+            Form::Blob => Sink::blob(&self.file, &self.data).looking(&self.store),
             Form::Layer { compression, diff_id } => {
                 let algorithm = diff_id.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
                 let diff_id = self.diff_id(*compression, algorithm);
-                Sink::layer(&self.file, &self.data, diff_id, self.store.limits)
+                Sink::layer(&self.file, &self.data, diff_id, self.store.limits).looking(&self.store)
             }
         }
     }
@@ -209,7 +227,7 @@ impl Ingest {
             Some(known) => known,
             None => self.make_visible(received)?,
         };
-        let stored = self.store.add_content(lease, &self.digest, content)?;
+        let stored = self.store.add_content(lease, &self.digest, content.given(self.giver.as_deref()))?;
         // Killed before this: a download without bytes, deleted when it is old.
         self.discard();
         Ok(stored)
@@ -230,9 +248,10 @@ impl Ingest {
         Ok(content)
     }
 
-    /// Clears up after a failure, and says whose it was.
+    /// Clears up after a failure, and says whose it was. A full disk gets back what the download has taken: kept for the next try, it
+    /// would keep the disk full for all others until then.
     fn fail(&self, error: StoreError, progress: Progress) -> StoreError {
-        if !self.form.resumes() || progress == Progress::Lost || error.is_content() {
+        if !self.form.resumes() || progress == Progress::Lost || error.is_content() || error.is_no_space() {
             self.discard();
         }
         match error {

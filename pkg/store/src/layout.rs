@@ -28,6 +28,10 @@ impl Layout {
         self.root.join("db.redb")
     }
 
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
     pub(crate) fn ingest_dir(&self) -> PathBuf {
         self.root.join("ingest")
     }

@@ -12,6 +12,7 @@
 //! layers/<algorithm>/<hex>.idx     what the layer's tar holds
 //! images/<algorithm>/<hex>.erofs   an image by its manifest digest: metadata only, its bytes lie in layers and blobs
 //! quarantine/<seconds>-<family>-... a file whose bytes went wrong, until no mount uses it and it is a day old
+//! reserve                          1 MiB that is given up when the disk is too full to remove anything, and made again after that
 //! ingest/<kind>-<algorithm>-<hex>/ a download under way: `format` (version), `data` (bytes so far); `blob` and `tar` are gone on
 //!                                  with, `packed` begins anew
 //! ```
@@ -47,11 +48,14 @@ mod part;
 mod pins;
 mod pipe;
 mod plan;
+mod provenance;
 mod quarantine;
 mod reading;
 mod recovery;
 mod references;
 mod repair;
+mod reserve;
+mod room;
 mod rows;
 mod scrub;
 mod sink;
@@ -77,8 +81,10 @@ pub use ingest::{Form, Ingest, Stored};
 pub use part::{Corrupt, Part};
 pub use pins::Pinned;
 pub use plan::plan;
+pub use provenance::Known;
 pub use quarantine::{Quarantined, Remedy, StaleImage, StaleMounts};
 pub use references::{ImageName, Reference};
+pub use room::Space;
 pub use scrub::ScrubPosition;
 pub use spool::Spool;
 pub use store::{Limits, Store};

@@ -119,6 +119,10 @@ impl Store {
 
     /// Gives the row up, and says which image it was bound to. Whatever it kept was used until now.
     pub fn release(&self, holder: &Holder) -> Result<Option<Digest>> {
+        self.inner.freeing(|| self.release_once(holder))
+    }
+
+    fn release_once(&self, holder: &Holder) -> Result<Option<Digest>> {
         let key = holder.to_string();
         let write = self.rows().write()?;
         let Some(row) = write.get::<Reference>(REFERENCES, &key)? else { return Ok(None) };

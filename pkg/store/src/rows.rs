@@ -1,7 +1,7 @@
 //! The database: tables, and reading and writing their rows.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imagevol_api::oci::Digest;
 use redb::{
@@ -11,6 +11,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::database::Growth;
 use crate::{Result, StoreError, database, durable};
 
 /// Rows of JSON by a text key: few and small, and an operator can read them.
@@ -52,6 +53,7 @@ pub(crate) struct Rows {
     writer: Mutex<()>,
     /// `None` after the database failed and could not be opened anew.
     database: Mutex<Option<Database>>,
+    pub(crate) growth: Arc<Growth>,
 }
 
 /// All rows as they were at one moment.
@@ -83,13 +85,14 @@ impl Rows {
         if missing == Missing::Make && durable::length(path)?.is_none() {
             Self::make(path)?;
         }
-        let rows = Self::new(path, database::open(path)?);
+        let growth = Arc::default();
+        let rows = Self::new(path, database::open(path, &growth)?, growth);
         rows.check_format(missing)?;
         Ok(rows)
     }
 
-    fn new(path: &Path, database: Database) -> Self {
-        Self { path: path.to_owned(), writer: Mutex::default(), database: Mutex::new(Some(database)) }
+    fn new(path: &Path, database: Database, growth: Arc<Growth>) -> Self {
+        Self { path: path.to_owned(), writer: Mutex::default(), database: Mutex::new(Some(database)), growth }
     }
 
     /// Made under another name: redb cannot open what it was killed over in its first moments.
@@ -97,7 +100,8 @@ impl Rows {
         let draft = path.with_extension("draft");
         // Killed up to the rename: a draft that the next start deletes.
         durable::remove_file(&draft)?;
-        let rows = Self::new(&draft, database::make(&draft)?);
+        let growth = Arc::default();
+        let rows = Self::new(&draft, database::make(&draft, &growth)?, growth);
         rows.write_format()?;
         drop(rows);
         durable::publish(&draft, path)
@@ -162,7 +166,7 @@ impl Rows {
         tracing::warn!(path = %self.path.display(), "opening the database anew after a failure");
         // The old one holds the lock of the file until it is dropped.
         *database = None;
-        *database = Some(database::open(&self.path)?);
+        *database = Some(database::open(&self.path, &self.growth)?);
         Ok(())
     }
 }

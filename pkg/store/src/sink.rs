@@ -8,6 +8,8 @@ use imagevol_api::oci::Digest;
 use imagevol_base::Digester;
 use imagevol_layer::{LayerIndex, Parser};
 
+use crate::room::LOOK_EVERY;
+use crate::store::Inner;
 use crate::{Limits, Result, StoreError};
 
 /// A download that is being written.
@@ -16,6 +18,16 @@ pub(crate) struct Sink<'a> {
     path: &'a Path,
     size: u64,
     tar: Option<Tar>,
+    room: Option<Lookout<'a>>,
+}
+
+/// Who is asked whether there is room.
+struct Lookout<'a> {
+    store: &'a Inner,
+    /// How often he was.
+    looks: u64,
+    /// After how many more bytes he is again.
+    left: u64,
 }
 
 /// What a layer's bytes are held against.
@@ -44,14 +56,19 @@ pub(crate) struct Layer {
 impl<'a> Sink<'a> {
     /// Takes bytes that are kept as they come.
     pub(crate) fn blob(file: &'a File, path: &'a Path) -> Self {
-        Self { file, path, size: 0, tar: None }
+        Self { file, path, size: 0, tar: None, room: None }
     }
 
     /// Takes the bytes of a tar, of at most `limits.max_layer_bytes`.
     pub(crate) fn layer(file: &'a File, path: &'a Path, diff_id: DiffId, limits: Limits) -> Self {
         let parser = Parser::new(limits.of_layers());
         let tar = Tar { diff_id, parser, limit: limits.max_layer_bytes };
-        Self { file, path, size: 0, tar: Some(tar) }
+        Self { file, path, size: 0, tar: Some(tar), room: None }
+    }
+
+    /// Asks the store for room again and again while it writes.
+    pub(crate) fn looking(self, store: &'a Inner) -> Self {
+        Self { room: Some(Lookout { store, looks: 0, left: 0 }), ..self }
     }
 
     /// Takes bytes that are on disk already, from an earlier try.
@@ -70,9 +87,21 @@ impl<'a> Sink<'a> {
     /// Takes new bytes. They reach the file last, so that what is refused is not written.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.replay(bytes)?;
+        self.look_for_room(bytes.len() as u64)?;
         // Killed here: what a blob or a plain tar has so far is gone on with; of a compressed layer it is of no use, and start
         // deletes it.
         self.file.write_all(bytes).map_err(StoreError::io("write", self.path))
+    }
+
+    fn look_for_room(&mut self, coming: u64) -> Result<()> {
+        let Some(lookout) = &mut self.room else { return Ok(()) };
+        if lookout.left < coming {
+            lookout.store.check_room(lookout.looks)?;
+            lookout.looks += 1;
+            lookout.left = LOOK_EVERY;
+        }
+        lookout.left = lookout.left.saturating_sub(coming);
+        Ok(())
     }
 
     /// Bytes in the file; and of a layer what it holds.

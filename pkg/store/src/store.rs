@@ -16,6 +16,7 @@ use crate::content::{Content, ContentKey, Lease, Leases};
 use crate::durable::DirLock;
 use crate::ingest::{Form, Ingest, Stored};
 use crate::layout::Layout;
+use crate::reserve::Reserve;
 use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Missing, Rows};
 use crate::verify::Verified;
 use crate::{ImageRecord, Result, StoreError, durable, links, recovery};
@@ -29,6 +30,10 @@ pub struct Limits {
     pub max_index_bytes: u64,
     /// Files, directories and links of one image.
     pub max_entries: u64,
+    /// Bytes that all images may take together; 0 is no limit.
+    pub max_store_bytes: u64,
+    /// Bytes of the file system that downloads leave free.
+    pub min_free_bytes: u64,
 }
 
 /// Content, images and references of one state directory.
@@ -48,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) verified: Verified,
     /// Held while a metadata file of an image is open for reading, so that this is not taken for a mount.
     reading: Mutex<()>,
+    pub(crate) reserve: Reserve,
     /// Keeps other processes away from the state directory. Last, so that it is given back after the database is closed.
     _lock: DirLock,
 }
@@ -55,9 +61,15 @@ pub(crate) struct Inner {
 // === impl Limits ===
 
 impl Default for Limits {
-    /// 1 TiB a layer; 1 GiB and 20 million entries a merged index.
+    /// 1 TiB a layer; 1 GiB and 20 million entries a merged index; the disk to its last byte.
     fn default() -> Self {
-        Self { max_layer_bytes: 1 << 40, max_index_bytes: 1 << 30, max_entries: 20_000_000 }
+        Self {
+            max_layer_bytes: 1 << 40,
+            max_index_bytes: 1 << 30,
+            max_entries: 20_000_000,
+            max_store_bytes: 0,
+            min_free_bytes: 0,
+        }
     }
 }
 
@@ -92,8 +104,7 @@ impl Store {
             durable::sync_parent(&dir)?;
         }
         let store = Self::new(layout, rows, limits, (lock, clock));
-        store.start_clock()?;
-        recovery::run(&store)?;
+        store.inner.freeing(|| store.start_clock().and_then(|()| recovery::run(&store)))?;
         Ok(store)
     }
 
@@ -111,7 +122,8 @@ impl Store {
     fn new(layout: Layout, rows: Rows, limits: Limits, (lock, clock): (DirLock, Arc<dyn NodeClock>)) -> Self {
         let (leases, claims, clock) = (Leases::default(), Arc::default(), Clock::new(clock));
         let (verified, reading) = (Verified::default(), Mutex::default());
-        let inner = Inner { layout, rows, leases, claims, limits, clock, verified, reading, _lock: lock };
+        let reserve = Reserve::default();
+        let inner = Inner { layout, rows, leases, claims, limits, clock, verified, reading, reserve, _lock: lock };
         Self { inner: Arc::new(inner) }
     }
 
