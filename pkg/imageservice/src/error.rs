@@ -67,6 +67,9 @@ pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
         ImageServiceError::InUse { holders: pins.iter().map(|pin| format!("pin {pin}")).collect() }
     } else if matches!(error, StoreError::NoImage(_)) {
         ImageServiceError::NotFound { message }
+    } else if error.is_no_space() {
+        let hint = "remove other files, or images that nobody needs";
+        ImageServiceError::NoRoom { message: format!("not enough disk space: {message}; {hint}") }
     } else if error.is_content() {
         ImageServiceError::Invalid { message }
     } else {

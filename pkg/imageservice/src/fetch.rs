@@ -4,23 +4,25 @@ use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, Reference};
 use imagevol_base::SingleFlight;
-use imagevol_cri::progress::Blob;
 use imagevol_cri::{ImageServiceError, Result};
 use imagevol_registry::{BlobStream, Registry, RegistryError};
 use imagevol_store::{Compression, ContentKey, Form, Ingest, Store, StoreError, Stored};
 
 use crate::chunks::{Sender, channel};
+use crate::downloads::Download;
 use crate::error::{of_registry, of_store, of_task};
 use crate::plan::LayerPlan;
+use crate::right::Right;
 
 /// What makes two fetches one: the same bytes, kept in the same way and held against the same promises.
 ///
-/// Of one blob, an image may say a diffID that is wrong and an artifact none: neither may get what the other was checked for.
+/// Of one blob, an image may say a diffID that is wrong and an artifact none: neither may get what the other was checked for. And
+/// what one registry gives says nothing of another: see `EmbeddedImageService::present`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FetchKey {
+    registry: String,
     digest: Digest,
     size: u64,
     form: Form,
@@ -31,10 +33,17 @@ pub(crate) struct FetchKey {
 pub(crate) struct Fetch {
     pub(crate) registry: Arc<Registry>,
     pub(crate) store: Store,
-    pub(crate) reference: Reference,
-    pub(crate) credential: Credential,
+    pub(crate) right: Right,
     pub(crate) layer: LayerPlan,
-    pub(crate) progress: Arc<Blob>,
+    pub(crate) download: Arc<Download>,
+}
+
+/// Content that a download, or somebody before it, has made present.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    pub(crate) stored: Arc<Stored>,
+    /// With whose right.
+    pub(crate) by: Right,
 }
 
 /// Why a fetch failed, for all that wait for it, and whom it asked.
@@ -55,8 +64,31 @@ enum Failure {
 // === impl FetchKey ===
 
 impl FetchKey {
-    pub(crate) fn of(layer: &LayerPlan) -> Self {
-        Self { digest: layer.descriptor.digest.clone(), size: layer.descriptor.size, form: layer.form.clone() }
+    pub(crate) fn of(layer: &LayerPlan, from: &Reference) -> Self {
+        let descriptor = &layer.descriptor;
+        let (registry, digest, form) = (from.domain().to_owned(), descriptor.digest.clone(), layer.form.clone());
+        Self { registry, digest, size: descriptor.size, form }
+    }
+
+    /// Of what comes from no registry.
+    pub(crate) fn local(layer: &LayerPlan) -> Self {
+        let descriptor = &layer.descriptor;
+        let (digest, form) = (descriptor.digest.clone(), layer.form.clone());
+        Self { registry: String::new(), digest, size: descriptor.size, form }
+    }
+
+    /// Of a file.
+    #[cfg(test)]
+    pub(crate) fn of_blob(registry: &str, digest: &Digest, size: u64) -> Self {
+        Self { registry: registry.to_owned(), digest: digest.clone(), size, form: Form::Blob }
+    }
+
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 }
 
@@ -80,6 +112,7 @@ impl FetchError {
             | ImageServiceError::InUse { .. }
             | ImageServiceError::SubPath { .. }
             | ImageServiceError::Cancelled
+            | ImageServiceError::NoRoom { .. }
             | ImageServiceError::Node { .. } => false,
         }
     }
@@ -102,7 +135,7 @@ impl Fetch {
 
     /// An error of this fetch.
     pub(crate) fn error(&self, error: ImageServiceError) -> FetchError {
-        FetchError::new(error, &self.reference)
+        FetchError::new(error, &self.right.reference)
     }
 
     /// Wrong bytes of an earlier try are gone now. And of several hosts, one that served wrong bytes is asked last from now on.
@@ -113,16 +146,17 @@ impl Fetch {
         if !matches!(error, StoreError::DigestMismatch { .. }) {
             return false;
         }
-        let endpoints = self.registry.endpoints(&self.reference).await.unwrap_or_default();
+        let endpoints = self.registry.endpoints(&self.right.reference).await.unwrap_or_default();
         let mut others = endpoints.iter().filter(|host| host.capabilities.pull);
         others.any(|host| hosts.iter().all(|asked| asked != host.authority()))
     }
 
     async fn attempt(&self) -> Result<Stored, Failure> {
         let ingest = self.begin().await?;
-        self.progress.set(ingest.offset());
+        self.download.progress.set(ingest.offset());
         let descriptor = &self.layer.descriptor;
-        let opened = self.registry.fetch(&self.reference, descriptor, ingest.offset(), &self.credential).await;
+        let opened =
+            self.registry.fetch(&self.right.reference, descriptor, ingest.offset(), &self.right.credential).await;
         let mut stream = match opened {
             Ok(stream) => stream,
             Err(error) => {
@@ -141,7 +175,9 @@ impl Fetch {
 
     async fn begin(&self) -> Result<Ingest> {
         let (store, descriptor, form) = (self.store.clone(), self.layer.descriptor.clone(), self.layer.form.clone());
-        blocking(move || store.begin(&descriptor.digest, descriptor.size, form)).await
+        let registry = self.right.reference.domain().to_owned();
+        let begin = move || store.begin(&descriptor.digest, descriptor.size, form);
+        blocking(move || Ok(begin()?.given_by(&registry))).await
     }
 
     /// Hands chunks on until the stream ends or fails, or the writer has failed, which says why itself.
@@ -153,7 +189,7 @@ impl Fetch {
             };
             let Some(chunk) = chunk else { break };
             let bytes = chunk?;
-            self.progress.add(bytes.len() as u64);
+            self.download.progress.add(bytes.len() as u64);
             if sender.send(bytes).await.is_err() {
                 return Ok(());
             }
@@ -229,21 +265,23 @@ where
     }
 }
 
-/// Content that is there already, if it is as long as the descriptor says.
+/// Content that is here already, if it is what the descriptor, and for a layer of an image the config, say of it.
+///
+/// A config's word for a layer alone counts for nothing: whoever writes one may name anybody's layer.
 pub(crate) fn find(store: &Store, layer: &LayerPlan) -> Result<Option<Stored>, StoreError> {
+    let descriptor = &layer.descriptor;
     let found = match &layer.form {
-        Form::Blob => store.find(&ContentKey::Blob(layer.descriptor.digest.clone()))?,
-        // The config's promise counts: a layer of that diffID is the layer, however it was compressed.
-        Form::Layer { diff_id: Some(diff_id), .. } => store.find(&ContentKey::Layer(diff_id.clone()))?,
-        Form::Layer { diff_id: None, .. } => store.find_layer(&layer.descriptor.digest)?,
+        Form::Blob => store.find(&ContentKey::Blob(descriptor.digest.clone()))?,
+        Form::Layer { .. } => store.find_layer(&descriptor.digest)?,
+    };
+    let as_promised = |stored: &Stored| match &layer.form {
+        Form::Layer { diff_id: Some(diff_id), .. } => stored.lease.key().digest() == diff_id,
+        Form::Blob | Form::Layer { diff_id: None, .. } => true,
     };
     let as_it_comes = matches!(&layer.form, Form::Blob | Form::Layer { compression: Compression::None, .. });
-    match found {
-        Some(stored) if as_it_comes && stored.content.size != layer.descriptor.size => {
-            Err(StoreError::SizeMismatch { expected: layer.descriptor.size, actual: stored.content.size })
-        }
-        found => Ok(found),
-    }
+    let as_long = |stored: &Stored| !as_it_comes || stored.content.size == descriptor.size;
+    // What is not is fetched, and refused by who checks what comes.
+    Ok(found.filter(|stored| as_promised(stored) && as_long(stored)))
 }
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T> {

@@ -6,18 +6,23 @@
 
 #![forbid(unsafe_code)]
 
+mod admission;
+mod budget;
 pub mod chunks;
 mod collect;
 mod config;
+mod downloads;
 mod error;
 mod export;
 mod fetch;
 mod import;
 mod integrity;
+mod layers;
 mod per_key;
 mod plan;
 mod pull;
 mod pulls;
+mod right;
 mod scrub;
 mod service;
 mod staging;

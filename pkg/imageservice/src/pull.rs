@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, Reference};
-use imagevol_cri::progress::Blob;
+use imagevol_base::size::binary;
 use imagevol_cri::{Holder, ImageServiceError, Progress, Result};
 use imagevol_registry::{Manifest, ManifestKind, Platform, Resolved};
 use imagevol_store::{ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerRecord, Store, Stored};
@@ -14,20 +13,15 @@ use imagevol_store::{ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerR
 use crate::EmbeddedImageService;
 use crate::config::Config;
 use crate::error::{of_plan, of_registry, of_store};
-use crate::fetch::{self, Fetch, FetchError, FetchKey};
-use crate::plan::{LayerPlan, plan};
+use crate::layers::Layer;
+use crate::plan::plan;
+use crate::right::{Proofs, Right};
 use crate::service::Limits;
 
 /// Keeps an image's manifest and config until its row names them.
 struct Metadata {
     _manifest: Stored,
     _config: Option<Arc<Stored>>,
-}
-
-/// Content of an image that is present and leased, beside what was planned.
-pub(crate) struct Layer {
-    pub(crate) plan: LayerPlan,
-    pub(crate) stored: Arc<Stored>,
 }
 
 /// What a registry is asked for.
@@ -61,16 +55,29 @@ impl EmbeddedImageService {
         check_sizes(&resolved.manifest, self.limits)?;
         let digests = (&resolved.root_digest, &resolved.manifest_digest);
         let wanted = Wanted { names: names(reference, digests, platform), holder: holder.clone() };
-        if let Some(image) = self.commit_present(&resolved.manifest_digest, &wanted).await? {
+        if let Some(image) = self.commit_known(&resolved, &wanted).await? {
             return Ok(image);
         }
-        let (metadata, config) = self.fetch_metadata(&resolved, credential).await?;
+        let right = Right { reference: resolved.reference.clone(), credential: credential.clone() };
+        let proofs = Proofs::new(right, &self.proofs);
+        let (metadata, config) = self.fetch_metadata(&resolved, &proofs).await?;
         let plans = plan(&resolved.manifest, &config).map_err(|error| of_plan(&error))?;
-        let layers = self.fetch_layers(&resolved, credential, plans, progress).await?;
+        let layers = self.fetch_layers(&proofs, plans, progress).await?;
         let image = self.commit(record(&resolved.manifest_digest, &resolved.manifest, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
         drop((metadata, layers));
         image
+    }
+
+    /// The image, if nothing of it has to be fetched, and if it is known from this repository, whose manifest the registry has just
+    /// given: who may read the manifests of a repository may read its blobs. From another repository each layer must be proven, for
+    /// who has pushed a manifest need not have had what it names.
+    async fn commit_known(&self, resolved: &Resolved, wanted: &Wanted) -> Result<Option<ImageRecord>> {
+        let (manifest, repository) = (resolved.manifest_digest.clone(), resolved.reference.clone());
+        if !self.blocking(move |store| store.is_named_in(&manifest, &repository)).await? {
+            return Ok(None);
+        }
+        self.commit_present(&resolved.manifest_digest, wanted).await
     }
 
     /// The image, if nothing of it has to be fetched.
@@ -94,70 +101,14 @@ impl EmbeddedImageService {
     /// The manifest, and of an image its config: small, kept as blobs.
     ///
     /// An artifact's config is nobody's business here: it may be as large as its maker likes, and sloppy registries lack the empty one.
-    async fn fetch_metadata(&self, resolved: &Arc<Resolved>, credential: &Credential) -> Result<(Metadata, Bytes)> {
+    async fn fetch_metadata(&self, resolved: &Arc<Resolved>, proofs: &Proofs) -> Result<(Metadata, Bytes)> {
         let (digest, bytes) = (resolved.manifest_digest.clone(), resolved.manifest_bytes.clone());
         let manifest = self.blocking(move |store| store.put_blob(&digest, &bytes)).await?;
         let Config { stored, bytes } = match resolved.manifest.kind() {
-            ManifestKind::Image => self.fetch_config_once(resolved, credential).await?,
+            ManifestKind::Image => self.fetch_config_once(resolved, proofs).await?,
             ManifestKind::Artifact => Config::default(),
         };
         Ok((Metadata { _manifest: manifest, _config: stored }, bytes))
-    }
-
-    /// Some blobs of one pull at once; the node's limit is held by each fetch. Whoever waits for it is served in the order in which he came,
-    /// so that a pull of many layers is never more than its few ahead of another.
-    async fn fetch_layers(
-        &self,
-        resolved: &Arc<Resolved>,
-        credential: &Credential,
-        plans: Vec<LayerPlan>,
-        progress: &Progress,
-    ) -> Result<Vec<Layer>> {
-        let fetches: Vec<Fetch> = plans.into_iter().map(|layer| self.fetch(resolved, credential, layer)).collect();
-        for fetch in &fetches {
-            progress.show(&fetch.progress);
-        }
-        let fetches = fetches.into_iter().map(|fetch| async move {
-            let stored = self.fetch_once(&fetch).await?;
-            Ok(Layer { plan: fetch.layer, stored })
-        });
-        stream::iter(fetches).buffered(self.concurrency.blobs_per_pull.max(1)).try_collect().await
-    }
-
-    fn fetch(&self, resolved: &Resolved, credential: &Credential, layer: LayerPlan) -> Fetch {
-        let (digest, size) = (&layer.descriptor.digest, layer.descriptor.size);
-        Fetch {
-            registry: Arc::clone(&self.registry),
-            store: self.store.clone(),
-            reference: resolved.reference.clone(),
-            credential: credential.clone(),
-            progress: self.counters.get_or_make(FetchKey::of(&layer), || Blob::new(digest, size)),
-            layer,
-        }
-    }
-
-    async fn fetch_once(&self, fetch: &Fetch) -> Result<Arc<Stored>> {
-        let (key, start) = (FetchKey::of(&fetch.layer), || self.clone().make_present(fetch.clone()));
-        let stored = fetch::join(&self.blobs, &key, &fetch.reference, start).await?;
-        fetch.progress.finish();
-        Ok(stored)
-    }
-
-    async fn make_present(self, fetch: Fetch) -> Result<Arc<Stored>, FetchError> {
-        if let Some(stored) = self.find(&fetch.layer).await.map_err(|error| fetch.error(error))? {
-            return Ok(Arc::new(stored));
-        }
-        let permit = self.permits.acquire().await;
-        let _permit = permit.map_err(|_| fetch.error(ImageServiceError::Cancelled))?;
-        if let Some(stored) = self.take_from_stores(&fetch.layer, &fetch.progress).await {
-            return Ok(stored);
-        }
-        fetch.run().await
-    }
-
-    pub(crate) async fn find(&self, layer: &LayerPlan) -> Result<Option<Stored>> {
-        let layer = layer.clone();
-        self.blocking(move |store| fetch::find(store, &layer)).await
     }
 
     /// Runs a call of the store on a blocking thread.
@@ -175,7 +126,7 @@ impl EmbeddedImageService {
 pub(crate) fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
     let too_large = |what: &str, size: u64, limit: u64| {
         Err(ImageServiceError::Invalid {
-            message: format!("{what} is {size} bytes long, and at most {limit} are allowed"),
+            message: format!("{what} is {} long, and at most {} are allowed", binary(size), binary(limit)),
         })
     };
     if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > limits.max_blob_bytes) {

@@ -8,23 +8,24 @@ use async_trait::async_trait;
 use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, ImagePattern, Reference};
 use imagevol_base::{Holder, SingleFlight, Supervisor};
-use imagevol_cri::progress::Blob;
 use imagevol_cri::{
     FilesystemUsage, Image, ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, ImageSpec,
     MountRequest, Progress, Result,
 };
 use imagevol_mount::{Attributes, Backend, DetachedMount, Interface};
 use imagevol_registry::{Platform, Registry};
-use imagevol_store::{ImageRecord, Store, Stored};
+use imagevol_store::{ImageRecord, Store};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, ConfigKey};
+use crate::downloads::Downloads;
 use crate::error::chain;
-use crate::fetch::{FetchError, FetchKey};
+use crate::fetch::{FetchError, FetchKey, Fetched};
 use crate::integrity::Integrity;
 use crate::per_key::PerKey;
 use crate::pull::Asked;
 use crate::pulls::{Pulls, RunningPull};
+use crate::right::{Proven, Right};
 use crate::staging::Staging;
 use crate::stores::{AdditionalImageStore, Stores, TakeKey};
 
@@ -44,8 +45,10 @@ pub struct Concurrency {
 pub struct Limits {
     /// Bytes of one blob in the registry.
     pub max_blob_bytes: u64,
-    /// Bytes of all blobs in the registry: what an image takes at least.
+    /// Bytes of all layers, in the registry and unpacked.
     pub max_image_bytes: u64,
+    /// Images that were first seen more recently are not removed to make room for another (`imageMinimumGCAge`).
+    pub min_gc_age: Duration,
 }
 
 /// Where a holder's volume is mounted, if it has one. What is mounted there is the image that the holder's row is bound to, or nothing.
@@ -84,10 +87,13 @@ pub struct EmbeddedImageService {
     pub(crate) concurrency: Concurrency,
     pub(crate) limits: Limits,
     pub(crate) permits: Arc<Semaphore>,
-    pub(crate) blobs: Arc<SingleFlight<FetchKey, Result<Arc<Stored>, FetchError>>>,
+    pub(crate) blobs: Arc<SingleFlight<FetchKey, Result<Fetched, FetchError>>>,
     pub(crate) configs: Arc<SingleFlight<ConfigKey, Result<Config, FetchError>>>,
-    /// Of one download, for all pulls that wait for it.
-    pub(crate) counters: Arc<PerKey<FetchKey, Blob>>,
+    pub(crate) downloads: Arc<Downloads>,
+    /// What pulls under way have shown that they may have.
+    pub(crate) proofs: Arc<PerKey<Right, Proven>>,
+    /// Taken while images are removed to make room for another.
+    pub(crate) collecting: Arc<tokio::sync::Mutex<()>>,
     /// Taken while an image is committed: it is built once, whoever pulls it.
     pub(crate) commits: Arc<PerKey<Digest, tokio::sync::Mutex<()>>>,
     pub(crate) pulls: Pulls,
@@ -110,9 +116,9 @@ impl Default for Concurrency {
 // === impl Limits ===
 
 impl Default for Limits {
-    /// 1 TiB a blob, 4 TiB an image.
+    /// 1 TiB a blob, 4 TiB an image; the kubelet's two minutes (`imageMinimumGCAge`).
     fn default() -> Self {
-        Self { max_blob_bytes: 1 << 40, max_image_bytes: 4 << 40 }
+        Self { max_blob_bytes: 1 << 40, max_image_bytes: 4 << 40, min_gc_age: Duration::from_mins(2) }
     }
 }
 
@@ -141,7 +147,9 @@ impl EmbeddedImageService {
             configs: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
             taken: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
             stores: Arc::default(),
-            counters: Arc::default(),
+            downloads: Arc::default(),
+            proofs: Arc::default(),
+            collecting: Arc::default(),
             commits: Arc::default(),
             pulls: Pulls::default(),
             staging: Arc::new(staging),

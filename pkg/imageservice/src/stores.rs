@@ -68,6 +68,10 @@ impl Stores {
         Self(stores.into_iter().map(|store| Watched { store, limits, state: Mutex::default() }).collect())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn find(&self, reference: &Reference, platform: &Platform) -> Vec<Hit> {
         self.0.iter().filter_map(|store| store.find(reference, platform)).collect()
     }
@@ -141,7 +145,7 @@ impl EmbeddedImageService {
     /// A store that is broken has no images: what is wrong with it is in the log. What is wrong with the node is an error.
     pub(crate) async fn take_by_name(&self, image: &ImageSpec) -> Result<Option<ImageRecord>> {
         // A digest alone is an image of the node's store, and not the tag of a repository that is called `sha256`.
-        if self.stores.0.is_empty() || image.image.parse::<Digest>().is_ok() {
+        if self.stores.is_empty() || image.image.parse::<Digest>().is_ok() {
             return Ok(None);
         }
         let Ok(reference) = Reference::parse(&image.image) else { return Ok(None) };
@@ -177,7 +181,7 @@ impl EmbeddedImageService {
 
     /// A layer of a pull, if an additional store has its bytes. What is wrong with them there is no matter: the registry has them too.
     pub(crate) async fn take_from_stores(&self, layer: &LayerPlan, progress: &Blob) -> Option<Arc<Stored>> {
-        if self.stores.0.is_empty() {
+        if self.stores.is_empty() {
             return None;
         }
         let (stores, digest, size) = (Arc::clone(&self.stores), layer.descriptor.digest.clone(), layer.descriptor.size);
@@ -195,7 +199,7 @@ impl EmbeddedImageService {
 
     /// The config of a pull, if an additional store has it.
     pub(crate) async fn config_of_stores(&self, descriptor: &Descriptor) -> Option<Bytes> {
-        if self.stores.0.is_empty() {
+        if self.stores.is_empty() {
             return None;
         }
         let (stores, descriptor) = (Arc::clone(&self.stores), descriptor.clone());

@@ -14,8 +14,9 @@ use crate::EmbeddedImageService;
 use crate::config::{self, Config, MAX_CONFIG_BYTES};
 use crate::error::{of_layout, of_plan, of_store};
 use crate::fetch::{self, FetchKey};
+use crate::layers::Layer;
 use crate::plan::{LayerPlan, plan};
-use crate::pull::{Layer, Wanted, check_sizes, record};
+use crate::pull::{Wanted, check_sizes, record};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 * 1024;
@@ -80,19 +81,15 @@ impl EmbeddedImageService {
         plans: Vec<LayerPlan>,
         progress: &Progress,
     ) -> Result<Vec<Layer>> {
-        let counters = plans.iter().map(|layer| {
-            let make = || Counter::new(&layer.descriptor.digest, layer.descriptor.size);
-            self.counters.get_or_make(FetchKey::of(layer), make)
-        });
-        let counters: Vec<Arc<Counter>> = counters.collect();
-        for counter in &counters {
-            progress.show(counter);
+        let downloads: Vec<_> = plans.iter().map(|layer| self.downloads.get_or_make(FetchKey::local(layer))).collect();
+        for download in &downloads {
+            progress.show(&download.progress);
         }
-        let takes = plans.into_iter().zip(counters).map(|(plan, counter)| async move {
+        let takes = plans.into_iter().zip(downloads).map(|(plan, download)| async move {
             let permit = self.permits.acquire().await;
             let _permit = permit.map_err(|_| ImageServiceError::Cancelled)?;
-            let stored = Arc::new(self.take_layer(layout, &plan, &counter).await?);
-            counter.finish();
+            let stored = Arc::new(self.take_layer(layout, &plan, &download.progress).await?);
+            download.is_stored();
             Ok(Layer { plan, stored })
         });
         stream::iter(takes).buffered(self.concurrency.blobs_per_pull.max(1)).try_collect().await

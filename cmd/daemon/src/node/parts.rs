@@ -65,9 +65,12 @@ pub(super) async fn open(config: ImagevolConfiguration) -> anyhow::Result<Opened
 fn open_now(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
     make_dirs(config)?;
     let limits = imagevol_store::Limits {
-        max_layer_bytes: config.limits.max_layer_bytes.get(),
+        // No layer is larger than its image, whatever it is allowed alone.
+        max_layer_bytes: config.limits.max_layer_bytes.get().min(config.limits.max_image_bytes.get()),
         max_index_bytes: config.limits.max_index_bytes.get(),
         max_entries: config.limits.max_image_entries,
+        max_store_bytes: config.limits.max_store_bytes.get(),
+        min_free_bytes: config.limits.min_free_bytes.get(),
     };
     let store = Store::open(&config.state_dir, limits)
         .with_context(|| format!("cannot open the store in {}", config.state_dir.display()))?;
@@ -116,6 +119,7 @@ pub(super) fn image_service(
         limits: imagevol_imageservice::Limits {
             max_blob_bytes: config.limits.max_layer_bytes.get(),
             max_image_bytes: config.limits.max_image_bytes.get(),
+            min_gc_age: config.image_minimum_gc_age.into(),
         },
         supervisor: supervisor.child("imageservice"),
     }))

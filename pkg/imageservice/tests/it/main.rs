@@ -9,6 +9,10 @@ mod integrity;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
+mod room;
+#[cfg(test)]
 mod sharing;
 #[cfg(test)]
 mod support;

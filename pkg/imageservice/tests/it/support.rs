@@ -25,7 +25,14 @@ pub(crate) struct Node {
     pub(crate) service: EmbeddedImageService,
     pub(crate) volumes: Volumes,
     supervisor: Supervisor,
-    limits: imagevol_store::Limits,
+    limits: Caps,
+}
+
+/// Limits of the store, and of the service.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Caps {
+    pub(crate) store: imagevol_store::Limits,
+    pub(crate) service: Limits,
 }
 
 impl Node {
@@ -33,7 +40,11 @@ impl Node {
         Self::with_limits(imagevol_store::Limits::default())
     }
 
-    pub(crate) fn with_limits(limits: imagevol_store::Limits) -> Self {
+    pub(crate) fn with_limits(store: imagevol_store::Limits) -> Self {
+        Self::with_caps(Caps { store, ..Caps::default() })
+    }
+
+    pub(crate) fn with_caps(limits: Caps) -> Self {
         Self::over(tempfile::tempdir_in(DISK).unwrap(), limits, RegistryConfig::default())
     }
 
@@ -44,10 +55,10 @@ impl Node {
         std::fs::create_dir_all(&host).unwrap();
         std::fs::write(host.join("hosts.toml"), hosts_toml).unwrap();
         let config = RegistryConfig { hosts_dir: Some(dir.path().join("hosts")), ..RegistryConfig::default() };
-        Self::over(dir, imagevol_store::Limits::default(), config)
+        Self::over(dir, Caps::default(), config)
     }
 
-    fn over(dir: TempDir, limits: imagevol_store::Limits, config: RegistryConfig) -> Self {
+    fn over(dir: TempDir, limits: Caps, config: RegistryConfig) -> Self {
         imagevol_test_support::install_crypto();
         let (supervisor, volumes) = (Supervisor::new("test"), Volumes::default());
         let service = service(dir.path(), limits, config, &supervisor, &volumes);
@@ -60,7 +71,7 @@ impl Node {
         let Self { dir, service, limits, .. } = self;
         drop(service);
         // A writer that was cut off ends by itself; until then it has the store open.
-        while Store::open(&dir.path().join("state"), limits).is_err() {
+        while Store::open(&dir.path().join("state"), limits.store).is_err() {
             tokio::task::yield_now().await;
         }
         Self::over(dir, limits, RegistryConfig::default())
@@ -76,9 +87,19 @@ impl Node {
         holder: &Holder,
         progress: &Progress,
     ) -> Result<ImageId, ImageServiceError> {
+        self.pull_as(&Credential::Anonymous, reference, holder, progress).await
+    }
+
+    pub(crate) async fn pull_as(
+        &self,
+        credential: &Credential,
+        reference: &str,
+        holder: &Holder,
+        progress: &Progress,
+    ) -> Result<ImageId, ImageServiceError> {
         let spec = ImageSpec { image: reference.to_owned(), ..ImageSpec::default() };
         self.service.hold(holder, reference).await?;
-        self.service.pull(&spec, &Credential::Anonymous, holder, progress).await
+        self.service.pull(&spec, credential, holder, progress).await
     }
 
     pub(crate) fn assert_sound(&self) {
@@ -95,7 +116,7 @@ impl Node {
 
 fn service(
     dir: &Path,
-    limits: imagevol_store::Limits,
+    limits: Caps,
     mut config: RegistryConfig,
     supervisor: &Supervisor,
     volumes: &Volumes,
@@ -109,7 +130,7 @@ fn service(
     let (volumes, staging_dir) = (Arc::clone(volumes), dir.join("staging"));
     std::fs::create_dir_all(&staging_dir).unwrap();
     EmbeddedImageService::new(Parts {
-        store: Store::open(&dir.join("state"), limits).unwrap(),
+        store: Store::open(&dir.join("state"), limits.store).unwrap(),
         registry: Arc::new(Registry::new(config, supervisor)),
         mounts: Arc::new(Kernel),
         backend: Backend::Erofs,
@@ -120,7 +141,7 @@ fn service(
         }),
         platform: Platform::new("linux", "amd64", None),
         concurrency: Concurrency::default(),
-        limits: Limits::default(),
+        limits: limits.service,
         supervisor: supervisor.child("imageservice"),
     })
 }

@@ -1,0 +1,143 @@
+//! Room: what is not there for an image is known before its layers come, and never taken.
+
+use imagevol_cri::{ImageService as _, ImageServiceError};
+use imagevol_imageservice::Limits;
+use imagevol_test_support::image::{Image, ImageBuilder, LayerBuilder};
+use imagevol_test_support::registry::{FakeRegistry, Fault, Gate};
+
+use crate::support::{Caps, Node, volume};
+
+const KIB: usize = 1024;
+
+fn artifact(name: &str, size: usize) -> Image {
+    let content = name.bytes().cycle().take(size).collect::<Vec<_>>();
+    ImageBuilder::artifact("application/vnd.test").file("file", "application/octet-stream", content).build()
+}
+
+fn zeros(name: &str, size: usize) -> LayerBuilder {
+    LayerBuilder::new().file(name, vec![0; size])
+}
+
+fn stored(max_store_bytes: u64) -> Node {
+    Node::with_limits(imagevol_store::Limits { max_store_bytes, ..imagevol_store::Limits::default() })
+}
+
+async fn refusal(node: &Node, reference: &str) -> String {
+    match node.pull(reference, &volume("refused")).await {
+        Err(ImageServiceError::NoRoom { message }) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_fit_on_the_disk_is_not_fetched() {
+    let limits = imagevol_store::Limits { min_free_bytes: 1 << 60, ..imagevol_store::Limits::default() };
+    let (node, registry) = (Node::with_limits(limits), FakeRegistry::start().await);
+    let packed = ImageBuilder::new().layer(zeros("f", 64 * KIB).gzip()).build();
+    let at_least = registry.push("team/packed", "v1", &packed);
+    let exact = registry.push("team/plain", "v1", &artifact("plain", 100 * KIB));
+    for (reference, image, need) in
+        [(&at_least, &packed, "at least 4.0 KiB"), (&exact, &artifact("plain", 100 * KIB), "100.0 KiB")]
+    {
+        let message = refusal(&node, reference).await;
+        let head = format!("not enough disk space for image {reference}: needs {need}, ");
+        assert!(message.starts_with(&head), "{message}");
+        let tail = " of which 1048576.0 TiB are kept free, nothing could be freed by removing unused images";
+        assert!(message.ends_with(tail), "{message}");
+        assert_eq!(registry.gets(&image.layers[0].digest.to_string()), 0);
+    }
+    assert_eq!(node.ingest(), Vec::<String>::new());
+    // Nothing has to be fetched: no room is needed.
+    let empty = registry.push("team/empty", "v1", &ImageBuilder::new().build());
+    node.pull(&empty, &volume("empty")).await.unwrap();
+}
+
+#[tokio::test]
+async fn images_take_no_more_than_the_quota() {
+    let (node, registry) = (stored(300 * KIB as u64), FakeRegistry::start().await);
+    let first = registry.push("team/a", "v1", &artifact("first", 150 * KIB));
+    let second = registry.push("team/b", "v1", &artifact("second", 200 * KIB));
+    node.pull(&first, &volume("a")).await.unwrap();
+    let message = refusal(&node, &second).await;
+    assert!(message.contains("needs 200.0 KiB, images take 1"), "{message}");
+    assert!(message.contains("of 300.0 KiB (limits.maxStoreBytes)"), "{message}");
+    assert_eq!(registry.gets("/team/b/blobs/"), 0);
+    // What is here costs nothing, and there is room once the other is gone.
+    node.pull(&first, &volume("again")).await.unwrap();
+    for pod in ["a", "again"] {
+        imagevol_cri::ImageReferences::release(&node.service, &volume(pod)).await.unwrap();
+    }
+    node.service.remove_image(&first).await.unwrap();
+    node.pull(&second, &volume("refused")).await.unwrap();
+    node.assert_sound();
+}
+
+/// Two pulls at once share what there is: the second is told what the first was promised; and one that goes away takes its promise
+/// along.
+#[tokio::test]
+async fn what_a_pull_was_promised_is_not_given_twice() {
+    let (node, registry) = (stored(500 * KIB as u64), FakeRegistry::start().await);
+    let first = registry.push("team/a", "v1", &artifact("first", 300 * KIB));
+    let second = registry.push("team/b", "v1", &artifact("second", 300 * KIB));
+    let gate = Gate::new();
+    registry.faults().once("/team/a/blobs/", Fault::StallAt(1000, gate.clone()));
+    let holder = volume("a");
+    let (pulled, message) = tokio::join!(node.pull(&first, &holder), async {
+        gate.arrived(1).await;
+        let message = refusal(&node, &second).await;
+        gate.open();
+        message
+    });
+    pulled.unwrap();
+    assert!(message.contains("300.0 KiB are promised to other pulls"), "{message}");
+    let third = registry.push("team/c", "v1", &artifact("third", 150 * KIB));
+    node.pull(&third, &volume("c")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_layer_that_unpacks_beyond_the_quota_is_stopped() {
+    let (node, registry) = (stored(8 << 20), FakeRegistry::start().await);
+    let bomb = zeros("zeros", 48 << 20).gzip();
+    assert!(bomb.blob.bytes.len() < 1 << 20);
+    let reference = registry.push("team/bomb", "v1", &ImageBuilder::new().layer(bomb).build());
+    let message = refusal(&node, &reference).await;
+    assert!(message.contains("images would take more than 8.0 MiB (limits.maxStoreBytes)"), "{message}");
+    assert_eq!(node.ingest(), Vec::<String>::new(), "the disk has it back");
+    node.assert_sound();
+}
+
+#[tokio::test]
+async fn layers_that_are_small_each_are_stopped_together() {
+    let service = Limits { max_image_bytes: 5 << 19, ..Limits::default() };
+    let (node, registry) = (Node::with_caps(Caps { service, ..Caps::default() }), FakeRegistry::start().await);
+    let image = |names: &[&str]| {
+        let layers = names.iter().map(|name| zeros(name, 1 << 20).gzip());
+        layers.fold(ImageBuilder::new(), ImageBuilder::layer).build()
+    };
+    let fits = registry.push("team/fits", "v1", &image(&["a", "b", "a", "b", "a"]));
+    node.pull(&fits, &volume("a")).await.unwrap();
+    let bomb = registry.push("team/bomb", "v1", &image(&["a", "b", "c"]));
+    let error = node.pull(&bomb, &volume("b")).await.unwrap_err();
+    let text = "layers of the image unpack to more than 2.5 MiB (limits.maxImageBytes)";
+    assert_eq!(error, ImageServiceError::Invalid { message: text.to_owned() });
+    assert_eq!(node.service.list().await.unwrap().len(), 1);
+    node.assert_sound();
+}
+
+#[tokio::test]
+async fn entries_of_all_layers_count_together() {
+    let limits = imagevol_store::Limits { max_entries: 10, ..imagevol_store::Limits::default() };
+    let (node, registry) = (Node::with_limits(limits), FakeRegistry::start().await);
+    // Each hides what the one before it holds: merged, they are few.
+    let layer =
+        |text: &str| (0..4).fold(LayerBuilder::new(), |layer, file| layer.file(&format!("f{file}"), text)).gzip();
+    let image =
+        |texts: &[&str]| texts.iter().map(|text| layer(text)).fold(ImageBuilder::new(), ImageBuilder::layer).build();
+    node.pull(&registry.push("team/fits", "v1", &image(&["1", "2"])), &volume("a")).await.unwrap();
+    let error = node.pull(&registry.push("team/bomb", "v1", &image(&["1", "2", "3"])), &volume("b")).await.unwrap_err();
+    assert!(
+        matches!(&error, ImageServiceError::Invalid { message } if message.contains("hold more than 10")),
+        "{error:?}"
+    );
+    node.assert_sound();
+}
