@@ -44,7 +44,9 @@ pub use lifetime::{
     DiskUsage, DiskUsageItem, GcImage, GcReport, GcRequest, GcStayed, HeldReference, HolderState, Pin, PinList,
     ReferenceList, ReferenceRequest, WhyContent, WhyHolder, WhyImage, WhyReport,
 };
-pub use supply::{ImportEvent, PrefetchList, PrefetchPhase, PrefetchRequest, Prefetched};
+pub use supply::{
+    EXPORTED_IMAGES, ExportedImage, ImportEvent, PrefetchList, PrefetchPhase, PrefetchRequest, Prefetched,
+};
 
 /// What runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -93,3 +93,18 @@ pub enum ImportEvent {
         message: String,
     },
 }
+
+/// The header of an export's answer that lists its images: JSON, an array of [`ExportedImage`].
+pub const EXPORTED_IMAGES: &str = "imagevol-images";
+
+/// An image of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExportedImage {
+    /// As it was asked for.
+    pub reference: String,
+    /// The manifest digest in the node's store.
+    pub image: Digest,
+    /// The manifest digest in the archive: another one if layers were compressed where they came from.
+    pub exported: Digest,
+}

@@ -16,7 +16,7 @@ const DEFAULT_SOCKET: &str = "/run/imagevol/imagevold.sock";
 /// Commands in the order in which the help shows them.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Pods", &["apply", "get", "describe", "wait", "path", "retry", "delete"]),
-    ("Images", &["pull", "images", "inspect", "rmi"]),
+    ("Images", &["pull", "images", "inspect", "rmi", "import", "export"]),
     ("Node", &["status", "fsck"]),
     ("Other", &["version", "completion", "help"]),
 ];
@@ -83,6 +83,10 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Remove images that nobody uses
     Rmi(Rmi),
+    /// Import images from an OCI layout or a docker archive
+    Import(Import),
+    /// Write images to a tar, as an OCI layout
+    Export(Export),
     /// Print the directory where a pod's volume is mounted
     Path(PathOf),
     /// Wait until pods are mounted, or failed
@@ -231,6 +235,47 @@ pub(crate) struct Rmi {
     /// An image that is not there is no error
     #[arg(long)]
     pub ignore_not_found: bool,
+}
+
+/// `import`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagevol import models.tar
+  imagevol import /media/usb/layout --repository quay.io/demo/models
+  docker save busybox | imagevol import -")]
+pub(crate) struct Import {
+    /// A tar, plain or compressed, of an OCI image layout or of docker save; a directory with an OCI image layout; or - for a tar on
+    /// standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub source: PathBuf,
+    /// The name of the image, if there is only one
+    #[arg(long, value_name = "REFERENCE", conflicts_with = "repository")]
+    pub name: Option<String>,
+    /// The repository of images that have only a tag for a name
+    #[arg(long, value_name = "REPOSITORY")]
+    pub repository: Option<String>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imagevol export quay.io/demo/site:v1 -o site.tar
+  imagevol export quay.io/demo/site:v1 | ssh other imagevol import -")]
+pub(crate) struct Export {
+    /// References or digests
+    #[arg(value_name = "REFERENCE", required = true)]
+    pub references: Vec<String>,
+    /// The file to write; - is standard output
+    #[arg(short, long = "output", value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `path`.

@@ -9,7 +9,8 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Fuse};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -42,6 +43,18 @@ pub(crate) struct Lines {
     /// Bytes of the buffer that hold no line end: looking at them again for each piece would take quadratic time.
     scanned: usize,
 }
+
+/// An answer that comes in pieces.
+pub(crate) struct Download {
+    /// Of the answer.
+    pub headers: HeaderMap,
+    request: String,
+    body: Incoming,
+    driver: Driver,
+}
+
+/// A request's body; one that fails breaks the request off.
+pub(crate) type Upload = BoxBody<Bytes, io::Error>;
 
 /// What keeps an HTTP connection going; it must be polled while anything is awaited from the connection.
 type Driver = Fuse<BoxFuture<'static, hyper::Result<()>>>;
@@ -133,6 +146,11 @@ impl Client {
 
     /// `POST`s `body`; the answer is a stream of JSON lines.
     pub(crate) async fn post_for_lines(&self, path: &str, body: Bytes) -> Result<Lines> {
+        self.upload_for_lines(path, whole(body)).await
+    }
+
+    /// `POST`s `body` while the answer, a stream of JSON lines, is read.
+    pub(crate) async fn upload_for_lines(&self, path: &str, body: Upload) -> Result<Lines> {
         let (request, response, mut driver) = self.send(Method::POST, path, body).await?;
         let status = response.status();
         if !status.is_success() {
@@ -142,8 +160,20 @@ impl Client {
         Ok(Lines { request, body: response.into_body(), driver, buffer: Vec::new(), scanned: 0 })
     }
 
+    /// `GET`s something that is no JSON, in pieces.
+    pub(crate) async fn download(&self, path: &str) -> Result<Download> {
+        let (request, response, mut driver) = self.send(Method::GET, path, whole(Bytes::new())).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = collect(&request, response.into_body(), &mut driver).await?;
+            return Err(refused(request, status, &body));
+        }
+        let (parts, body) = response.into_parts();
+        Ok(Download { headers: parts.headers, request, body, driver })
+    }
+
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T> {
-        let (request, response, mut driver) = self.send(method, path, body).await?;
+        let (request, response, mut driver) = self.send(method, path, whole(body)).await?;
         let status = response.status();
         let body = collect(&request, response.into_body(), &mut driver).await?;
         if !status.is_success() {
@@ -152,7 +182,7 @@ impl Client {
         decode(&request, &body)
     }
 
-    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(String, Response<Incoming>, Driver)> {
+    async fn send(&self, method: Method, path: &str, body: Upload) -> Result<(String, Response<Incoming>, Driver)> {
         let name = format!("{method} {path}");
         let request = Request::builder()
             .method(method)
@@ -160,7 +190,7 @@ impl Client {
             // HTTP/1.1 wants a host (RFC 9112, section 3.2); a unix socket has none.
             .header(http::header::HOST, "localhost")
             .header(http::header::ACCEPT, "application/json")
-            .body(Full::new(body))
+            .body(body)
             .map_err(|source| ClientError::Form { request: name.clone(), source })?;
         let stream = connect(&self.socket).await?;
         let failed = |source| ClientError::Exchange { request: name.clone(), source };
@@ -168,6 +198,21 @@ impl Client {
         let mut driver = connection.boxed().fuse();
         let response = drive(&mut driver, sender.send_request(request)).await.map_err(failed)?;
         Ok((name, response, driver))
+    }
+}
+
+// === impl Download ===
+
+impl Download {
+    /// The next piece; none once the answer has ended well.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        while let Some(frame) = drive(&mut self.driver, self.body.frame()).await {
+            let frame = frame.map_err(|source| ClientError::Exchange { request: self.request.clone(), source })?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -270,6 +315,10 @@ fn invalid(status: &Status) -> Option<String> {
 fn cause(cause: &StatusCause) -> String {
     let field = cause.field.as_deref().unwrap_or_default();
     format!("{}: {}", text::line(field), text::line(cause.message.as_deref().unwrap_or_default()))
+}
+
+fn whole(body: Bytes) -> Upload {
+    Full::new(body).map_err(|never| match never {}).boxed()
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream> {

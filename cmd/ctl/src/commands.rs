@@ -3,8 +3,10 @@
 mod apply;
 mod delete;
 mod describe;
+mod export;
 mod get;
 mod images;
+mod import;
 mod node;
 mod path;
 mod pull;
@@ -33,6 +35,8 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Images(arguments) => images::list(&session, &arguments).await,
         Command::Inspect(arguments) => images::inspect(&session, &arguments).await,
         Command::Rmi(arguments) => images::remove(&session, &arguments).await,
+        Command::Import(arguments) => import::run(&session, &arguments).await,
+        Command::Export(arguments) => export::run(&session, &arguments).await,
         Command::Path(arguments) => path::run(&session, &arguments).await,
         Command::Wait(arguments) => wait::run(&session, &arguments).await,
         Command::Fsck(arguments) => node::fsck(&session, &arguments).await,

@@ -106,6 +106,52 @@ pub(crate) enum CommandError {
         /// As given.
         reference: String,
     },
+    /// What is to be imported could not be read.
+    #[error("cannot read {}", text::line(name))]
+    ReadArchive {
+        /// File, directory or `standard input`.
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    /// A directory is no OCI image layout.
+    #[error("{} is no OCI image layout: it has no {missing}", text::line(&directory.display().to_string()))]
+    NoLayout {
+        /// As given.
+        directory: PathBuf,
+        /// The file that every layout has.
+        missing: &'static str,
+    },
+    /// The import ended badly.
+    #[error("failed to import {}: {}", text::line(name), text::line(message))]
+    Import {
+        /// File, directory or `standard input`.
+        name: String,
+        /// The daemon's words.
+        message: String,
+    },
+    /// The daemon stopped talking in the middle of an import.
+    #[error("the daemon ended the answer before the import of {} ended", text::line(name))]
+    ImportInterrupted {
+        /// File, directory or `standard input`.
+        name: String,
+    },
+    /// An archive would be typed to, or at, somebody.
+    #[error("an archive is not {what} a terminal")]
+    Terminal {
+        /// `written to` or `read from`.
+        what: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// An archive could not be written.
+    #[error("cannot write {}", text::line(&path.display().to_string()))]
+    WriteArchive {
+        /// As given.
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// A progress bar's template is wrong.
     #[error("cannot draw progress")]
     Progress(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -214,6 +260,8 @@ impl CommandError {
             Self::Kubectl(kubectl) => return kubectl.hint(),
             Self::UnknownResource { known, .. } => return Some(format!("known here: {known}")),
             Self::PullInterrupted { .. } => "run the command again: what is on disk already is not fetched again",
+            Self::ImportInterrupted { .. } => "run the command again: images that were imported stay",
+            Self::Terminal { hint, .. } => hint,
             Self::NotMounted { pod, .. } => {
                 return Some(format!(
                     "`imagevol wait pod {0} --for=mounted` waits for it, `imagevol describe pod {0}` says why",
@@ -238,6 +286,10 @@ impl CommandError {
             | Self::NameRequired
             | Self::Usage(_)
             | Self::Pull { .. }
+            | Self::ReadArchive { .. }
+            | Self::NoLayout { .. }
+            | Self::Import { .. }
+            | Self::WriteArchive { .. }
             | Self::Progress(_)
             | Self::NoSuchVolume { .. }
             | Self::NoSubPath { .. }
