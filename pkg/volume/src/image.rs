@@ -128,8 +128,8 @@ where
             return Err(SetUpFailed { error: error.into(), decided: how.decided });
         }
         let image = match &how.decided {
-            Some(image) => image.clone(),
-            None => self.decide(&how).await?,
+            Some(image) if self.stands(image).await? => image.clone(),
+            Some(_) | None => self.decide(&how).await?,
         };
         if how.goal == Goal::Present {
             return Ok(Mounted { image, sub_path_errors: SubPathErrors::new() });
@@ -165,6 +165,12 @@ where
             () = how.cancel.cancelled() => Err(VolumeError::Cancelled),
             image = self.shared.images.ensure_image_exists(request) => Ok(image?),
         }
+    }
+
+    /// Whether a decision of before still holds: what is mounted stays, also if the image has gone from the node since, as one does that
+    /// is corrupt on disk; containers may read it. What is not mounted needs an image that is here.
+    async fn stands(&self, image: &ImageId) -> Result<bool> {
+        Ok(self.mounted(Place::of(&self.key)).await?.is_some() || self.still_present(image.clone()).await.is_some())
     }
 
     /// The decision stands for the next try unless the image has gone from the node meanwhile.
@@ -232,6 +238,8 @@ where
                 let message = format!("failed to mount image volume {:?}: {message}", self.key.volume.as_str());
                 Ok(Err(SubPathError { reason: CREATE_CONTAINER_ERROR, message }))
             }
+            // Of an image that has gone from the node there is nothing else to mount.
+            Err(ImageServiceError::NotFound { .. }) if there.is_some() => Ok(Ok(())),
             Err(error) => Err(error.into()),
         }
     }

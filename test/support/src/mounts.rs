@@ -213,7 +213,7 @@ impl ImageMounts for FakeImageService {
             return Err(error);
         }
         if !self.is_present(request.image) {
-            return Err(ImageServiceError::Node { message: format!("image {} is not present", request.image) });
+            return Err(ImageServiceError::NotFound { message: format!("image {} is not present", request.image) });
         }
         mounts.detached(request.sub_path)
     }

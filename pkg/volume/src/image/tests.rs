@@ -10,6 +10,7 @@ use imagevol_images::{
     BackoffLimits, ImageError, Metrics, NodeConfigPaths, Parts, PodPullSecrets, PullLimits, PullManager, PullSecrets,
     PullSecretsError, VerificationPolicy,
 };
+use imagevol_mount::Interface as _;
 use imagevol_test_support::image_service::{Call, FakeImageService};
 use imagevol_test_support::mounts::FakeMounts;
 use serde_json::json;
@@ -188,7 +189,7 @@ async fn an_image_that_is_gone_is_decided_anew_once_it_is_needed() {
     let image = node.set_up(&json!([mount("")])).await.unwrap().image;
     node.service.evict(&image);
     let failed = node.again(&json!([mount("dir")]), &image).await.unwrap_err();
-    assert!(matches!(failed.error, VolumeError::Service(ImageServiceError::Node { .. })));
+    assert!(matches!(failed.error, VolumeError::Service(ImageServiceError::NotFound { .. })));
     assert_eq!(failed.decided, None);
     node.set_up(&json!([mount("dir")])).await.unwrap();
     assert_eq!(node.mounted(), ["/dir at volume-subpaths/v/c/0", WHOLE]);
@@ -208,6 +209,32 @@ async fn sub_paths_follow_a_changed_spec() {
     node.again(&json!([mount("")]), &image).await.unwrap();
     assert_eq!(node.mounted(), [WHOLE]);
     assert!(!node.place("volume-subpaths/v/c").exists());
+}
+
+#[tokio::test]
+async fn what_is_mounted_stays_when_its_image_goes() {
+    let node = Node::new();
+    let mounts = json!([mount(""), mount("dir"), mount("link")]);
+    let image = node.set_up(&mounts).await.unwrap().image;
+    let before = node.mounted();
+    node.service.evict(&image);
+    node.service.offer(IMAGE, "newer", 1);
+    assert_eq!(node.again(&mounts, &image).await.unwrap().image, image);
+    assert_eq!(node.mounted(), before);
+}
+
+#[tokio::test]
+async fn what_is_not_mounted_is_decided_anew_when_its_image_goes() {
+    let node = Node::new();
+    let mounts = json!([mount("dir")]);
+    let image = node.set_up(&mounts).await.unwrap().image;
+    for at in node.mounts().mounted() {
+        node.mounts().unmount(&at).unwrap();
+    }
+    node.service.evict(&image);
+    node.service.offer(IMAGE, "newer", 1);
+    assert_eq!(node.again(&mounts, &image).await.unwrap().image, FakeImageService::id_of("newer"));
+    assert_eq!(node.mounted().len(), 2);
 }
 
 #[tokio::test]
