@@ -142,7 +142,7 @@ fn work_once(state_dir: &Path) {
 }
 
 /// System calls that change something on disk. Each is counted by itself.
-const CHANGES: [&str; 11] = [
+pub(crate) const CHANGES: [&str; 11] = [
     "openat",
     "write",
     "pwrite64",

@@ -14,6 +14,7 @@ use imagevol_store::{
 use rstest::rstest;
 
 use crate::integrity::{diff_id, flip, with_image};
+use crate::kill::CHANGES;
 use crate::recovery::{edit_row, put_row, remove_row};
 use crate::support::{
     Held as _, Piece, Scratch, assert_sound, content_files, digest_name, files_below, in_namespace, manifest_of, names,
@@ -345,4 +346,58 @@ fn a_repair_that_is_killed_is_repeated() {
         assert_sound(&store);
         assert_eq!(store.references().unwrap()[0].1.image, Some(manifest_of("i")), "what it has mounted it keeps");
     }
+}
+
+/// Quarantines a layer and the metadata file of an image.
+fn work_once(state_dir: &Path) {
+    let store = Store::open(state_dir, Limits::default()).unwrap();
+    store.repair(&mut |_| {}).unwrap();
+    for damaged in [erofs_file, tar_file] {
+        pull(&store, "i", &pieces());
+        flip(&damaged(state_dir), 600);
+        let report = store.repair(&mut |taken| store.unstaged(&taken.images[0].image).unwrap()).unwrap();
+        assert_eq!(report.repaired.len(), 1);
+    }
+    store.expire().unwrap();
+    println!("done");
+}
+
+/// Runs [`work_once`] until the `when`th call, and says whether it came to its end.
+fn work_until(state_dir: &Path, call: &str, when: u64) -> bool {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    command.args(["-e", &format!("inject={call}:signal=SIGKILL:when={when}")]);
+    command.arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "quarantine::nothing_is_lost_at_any_change", "--nocapture", "--include-ignored"]);
+    let output = command.env(VICTIM, state_dir).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("done")
+}
+
+/// As many kills as there are changes.
+#[test]
+#[ignore = "needs strace, and some minutes"]
+fn nothing_is_lost_at_any_change() {
+    if let Some(state_dir) = std::env::var_os(VICTIM) {
+        return work_once(Path::new(&state_dir));
+    }
+    let mut kills = 0;
+    for call in CHANGES {
+        for when in 1.. {
+            let scratch = with_image();
+            let dir = scratch.dir.path().to_owned();
+            let _dir = scratch.dir;
+            drop(scratch.store);
+            if work_until(&dir, call, when) {
+                break;
+            }
+            kills += 1;
+            let store = Store::open(&dir, Limits::default()).unwrap();
+            assert_eq!(store.references().unwrap()[0].1.image, Some(manifest_of("i")), "{call} {when}");
+            assert_eq!(store.repair(&mut |_| {}).unwrap().problems, Vec::<String>::new());
+            assert_sound(&store);
+            assert!(store.repair(&mut |_| {}).unwrap().repaired.is_empty(), "{call} {when}");
+        }
+        println!("{kills} kills up to {call}");
+    }
+    assert!(kills > 100, "{kills}");
 }
