@@ -19,7 +19,7 @@
 //! | `GET /images/why?name=NAME` | [`WhyReport`] |
 //! | `POST /gc` | body: [`GcRequest`]; [`GcReport`] |
 //! | `GET /df` | [`DiskUsage`] |
-//! | `GET /pins`, `PUT /pins?pattern=P`, `DELETE /pins?pattern=P` | [`PinList`], `Status` |
+//! | `GET /pins`, `PUT /pins?pattern=P`, `DELETE /pins?pattern=P` | [`PinList`], [`Pin`], `Status` |
 //! | `GET /prefetch` | [`PrefetchList`] |
 //! | `POST /prefetch` | body: [`PrefetchRequest`]; one [`PullEvent`] a line until the pull ends |
 //! | `DELETE /prefetch?reference=REF` | `Status`; gives up what was fetched ahead by command |
@@ -91,6 +91,22 @@ pub struct NodeStatus {
     /// Manifests that cannot be used, a sentence each.
     #[serde(default)]
     pub manifest_problems: Vec<String>,
+    /// Images that prefetch lists keep present.
+    #[serde(default)]
+    pub prefetch: PrefetchCount,
+    /// Prefetch lists that cannot be used, a sentence each.
+    #[serde(default)]
+    pub prefetch_problems: Vec<String>,
+}
+
+/// How far prefetch lists are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefetchCount {
+    /// Images that lists want.
+    pub wanted: u64,
+    /// Those of them that are here.
+    pub present: u64,
 }
 
 /// A pull under way.
@@ -273,6 +289,9 @@ pub struct ImageSummary {
     pub pulled_at: String,
     /// Who uses it, or waits for it.
     pub used_by: Vec<ImageUser>,
+    /// The pins that keep it.
+    #[serde(default)]
+    pub pins: Vec<String>,
 }
 
 /// A holder of an image, for people.

@@ -13,6 +13,9 @@ pub struct WhyReport {
     pub content: Option<WhyContent>,
     /// The image that the name leads to, or all that are made of the content.
     pub images: Vec<WhyImage>,
+    /// Who waits for an image of this name that is not here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<WhyHolder>,
 }
 
 /// A layer or blob.
@@ -162,6 +165,10 @@ pub struct DiskUsage {
     pub capacity_bytes: u64,
     /// Bytes free on it.
     pub available_bytes: u64,
+    /// `imageGCHighThresholdPercent`.
+    pub high_threshold_percent: u8,
+    /// `imageGCLowThresholdPercent`.
+    pub low_threshold_percent: u8,
     /// `limits.maxStoreBytes`; absent without a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit_bytes: Option<u64>,

@@ -1,9 +1,15 @@
 //! The local API: HTTP and JSON over a unix socket that only root can reach.
 
+mod gc;
+mod holders;
 mod images;
 mod node;
+mod pins;
 mod pods;
+mod prefetch;
+mod references;
 mod volumes;
+mod why;
 
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -82,6 +88,12 @@ async fn answer(node: Node, request: Request<Incoming>) -> Answer {
         (&Method::POST, ["fsck"]) => node::fsck(&node, Mode::Repair).await,
         (&Method::GET, ["volumes"]) => Ok(volumes::list(&node)),
         (&Method::POST, ["apply"]) => pods::apply(&node, &query, body).await,
+        (&Method::POST, ["gc"]) => gc::collect(&node, body).await,
+        (&Method::GET, ["df"]) => gc::disk_usage(&node).await,
+        (&Method::GET, ["images", "why"]) => why::explain(&node, &query).await,
+        (method, ["pins"]) => pins::route(&node, method, &query).await,
+        (method, ["prefetch"]) => prefetch::route(&node, method, &query, body).await,
+        (method, ["references", rest @ ..]) => references::route(&node, method, rest, body).await,
         (method, ["images", rest @ ..]) => images::route(&node, method, rest, &query, body).await,
         (method, ["api", "v1", rest @ ..]) => pods::route(&node, method, rest).await,
         (method, _) => Ok(no_such_route(method, &path)),

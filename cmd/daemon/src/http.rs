@@ -47,6 +47,11 @@ impl Failure {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
+    /// For the user.
+    pub(crate) fn message(&self) -> String {
+        self.message.clone()
+    }
+
     pub(crate) fn into_answer(self) -> Answer {
         let status = Status {
             status: Some("Failure".to_owned()),

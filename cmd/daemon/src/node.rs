@@ -4,6 +4,7 @@ mod cluster;
 mod gc;
 mod metrics;
 mod parts;
+mod prefetch;
 mod scrub;
 mod unfit;
 
@@ -18,6 +19,7 @@ use imagevol_controlplane::ControlPlane;
 use imagevol_images::{EarlierPulls, ImageGc, ImageManager, InstrumentedImageService};
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
+use imagevol_prefetch::Overview;
 use imagevol_volume::{Host, ImagePlugin};
 use imagevol_volumemanager::{VolumeManager, Volumes};
 use tokio::sync::watch;
@@ -43,6 +45,7 @@ pub(crate) struct Node {
     pub(crate) host: Host,
     reports: watch::Receiver<Option<Arc<VolumeReports>>>,
     pub(crate) volumes: Volumes,
+    prefetch: watch::Receiver<Arc<Overview>>,
     cluster: Option<Cluster>,
     pub(crate) metrics: Arc<Metrics>,
     supervisor: Supervisor,
@@ -79,6 +82,7 @@ impl Node {
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
         let gc = gc::start(config, &name, &images, supervisor)?;
+        let prefetch = prefetch::start(config, (&service, &images), &metrics, supervisor).await;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
         let (manager, reports) = parts::volume_manager(plugin, &host, &service, events, &metrics);
@@ -94,6 +98,7 @@ impl Node {
             host,
             reports,
             volumes: manager.volumes(),
+            prefetch,
             cluster,
             metrics,
             supervisor: supervisor.clone(),
@@ -133,6 +138,11 @@ impl Node {
     /// What became of every pod's volumes.
     pub(crate) fn volume_reports(&self) -> Arc<VolumeReports> {
         self.reports.borrow().clone().unwrap_or_default()
+    }
+
+    /// How far prefetch lists are.
+    pub(crate) fn prefetch(&self) -> Arc<Overview> {
+        self.prefetch.borrow().clone()
     }
 
     /// Owner of tasks that outlive a request.

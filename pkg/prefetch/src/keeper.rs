@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imagevol_api::daemon::PrefetchCount;
 use imagevol_base::{KeyedBackoff, Supervisor, blocking};
 use imagevol_cri::{ImageId, ImageServiceError, Progress};
 use imagevol_images::PullPolicy;
@@ -283,6 +284,16 @@ impl<I> fmt::Debug for Keeper<I> {
 impl<I> fmt::Debug for Parts<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+// === impl Overview ===
+
+impl Overview {
+    /// How many images lists want, and how many of them are here.
+    pub fn count(&self) -> PrefetchCount {
+        let of = |phase: &dyn Fn(Phase) -> bool| self.items.iter().filter(|item| phase(item.phase)).count() as u64;
+        PrefetchCount { wanted: of(&|phase| phase != Phase::Ended), present: of(&|phase| phase == Phase::Present) }
     }
 }
 

@@ -104,7 +104,7 @@ impl Content {
     }
 
     /// Bytes that its files take.
-    pub(crate) fn bytes_on_disk(&self) -> u64 {
+    pub fn bytes_on_disk(&self) -> u64 {
         crate::durable::padded(self.size) + self.index_bytes
     }
 }

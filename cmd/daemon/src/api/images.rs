@@ -13,12 +13,14 @@ use imagevol_api::daemon::{
     ImageDetail, ImageList, ImageSummary, ImageUser, LayerDetail, PullEvent, PullRequest, RemovedImage,
 };
 use imagevol_api::oci::Reference;
-use imagevol_base::{Holder, Target};
+use imagevol_base::Holder;
 use imagevol_cri::{ImageReferences as _, ImageServiceError, Progress};
 use imagevol_images::{NodePull, PullPolicy};
 use imagevol_store::{ImageKind, ImageRecord, LayerRecord};
+use serde::Serialize;
 use tokio::sync::mpsc;
 
+use super::holders::{holder_name, user_names};
 use super::node::blobs;
 use super::{Query, read_body};
 use crate::http::{Answer, Failure, json, no_such_route};
@@ -27,7 +29,7 @@ use crate::node::Node;
 /// How often a pull tells how far it is: as often as an eye sees a bar move.
 const TELL: Duration = Duration::from_millis(200);
 /// Lines that a slow reader may be behind; then older ones are all the same to it.
-const LINES: usize = 8;
+pub(super) const LINES: usize = 8;
 
 /// Tells concurrent commands apart.
 static NEXT_COMMAND: AtomicU64 = AtomicU64::new(1);
@@ -122,7 +124,7 @@ fn pull(node: &Node, body: &[u8]) -> Result<Answer, Failure> {
 }
 
 /// Tells progress until the client goes away.
-async fn tell(progress: &Progress, sender: &mpsc::Sender<PullEvent>) {
+pub(super) async fn tell(progress: &Progress, sender: &mpsc::Sender<PullEvent>) {
     let mut ticks = tokio::time::interval(TELL);
     loop {
         tokio::select! {
@@ -142,30 +144,36 @@ async fn run(node: &Node, reference: &str, progress: &Progress) -> PullEvent {
     }
 }
 
+/// A holder of its own for a command.
+fn next_command() -> Holder {
+    Holder::Command { id: NEXT_COMMAND.fetch_add(1, Ordering::Relaxed) }
+}
+
 /// The image is held while the command runs, and stays unheld afterwards: a pull by command promises nothing more.
 async fn pull_held(node: &Node, written: &str, progress: &Progress) -> Result<PullEvent, String> {
     let reference = Reference::parse(written).map_err(|error| format!("{written:?}: {error}"))?.with_default_tag();
-    let holder = Holder::Command { id: NEXT_COMMAND.fetch_add(1, Ordering::Relaxed) };
+    let holder = next_command();
     node.service.hold(&holder, &reference.to_string()).await.map_err(|error| error.to_string())?;
-    let pulled = pull_and_find(node, &reference, &holder, progress).await;
+    let pulled = pull_and_find(node, &reference, (&holder, PullPolicy::Always), progress).await;
     node.service.release(&holder).await.map_err(|error| error.to_string())?;
     let image = pulled?;
     Ok(PullEvent::Pulled { reference: reference.to_string(), id: image.manifest, size: image.size })
 }
 
-async fn pull_and_find(
+pub(super) async fn pull_and_find(
     node: &Node,
     reference: &Reference,
-    holder: &Holder,
+    (holder, policy): (&Holder, PullPolicy),
     progress: &Progress,
 ) -> Result<ImageRecord, String> {
-    let wanted = NodePull { reference, holder, policy: PullPolicy::Always, progress };
+    let wanted = NodePull { reference, holder, policy, progress };
     let id = node.images.pull_for_node(wanted).await.map_err(|error| error.message())?;
     let found = node.service.find_image(&id.to_string()).await.map_err(|error| error.to_string())?;
     found.ok_or_else(|| format!("image {id} is gone again"))
 }
 
-fn lines(receiver: mpsc::Receiver<PullEvent>) -> Answer {
+/// An answer of a line of JSON for each event, until the sender goes.
+pub(super) fn lines<T: Serialize + Send + 'static>(receiver: mpsc::Receiver<T>) -> Answer {
     let events = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     let frames = events.map(|event| {
         let mut line = serde_json::to_vec(&event).unwrap_or_default();
@@ -175,28 +183,6 @@ fn lines(receiver: mpsc::Receiver<PullEvent>) -> Answer {
     let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     answer
-}
-
-/// Holders as people know them, by the row's key.
-fn user_names(node: &Node) -> BTreeMap<String, String> {
-    let mut names = BTreeMap::new();
-    for pod in node.control.pods(None) {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let (namespace, name) =
-            (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default());
-        for (volume, _) in imagevol_api::core::image_volumes(&pod) {
-            let key = format!("volume/{uid}/{}", volume.name);
-            names.insert(key, format!("pod {namespace}/{name} volume {}", volume.name));
-        }
-    }
-    for (target, volume) in node.volumes.list() {
-        let metadata = &volume.pod.metadata;
-        if let (Some(namespace), Some(name)) = (&metadata.namespace, &metadata.name) {
-            let what = format!("pod {namespace}/{name} volume {}", target.volume);
-            names.insert(Holder::Csi(target).to_string(), what);
-        }
-    }
-    names
 }
 
 fn summary(
@@ -217,19 +203,8 @@ fn summary(
         size: image.size,
         pulled_at: jiff::Timestamp::from_second(image.pulled_at).map(|time| time.to_string()).unwrap_or_default(),
         used_by: store.holders_of(image)?.into_iter().map(user).collect(),
+        pins: store.pins_of(&image.manifest)?.iter().map(ToString::to_string).collect(),
     })
-}
-
-/// A holder that no known pod explains.
-fn holder_name(holder: &Holder) -> String {
-    match holder {
-        Holder::Volume { pod, volume } => format!("pod {pod} volume {volume}"),
-        Holder::Csi(Target { pod, volume, .. }) => format!("pod {pod} CSI volume {volume}"),
-        Holder::Command { .. } => "pull command".to_owned(),
-        Holder::Prefetch { list, .. } if list.as_str() == Holder::PREFETCH_COMMAND => "prefetch command".to_owned(),
-        Holder::Prefetch { list, .. } => format!("prefetch list {list}"),
-        Holder::External { owner, name } => format!("{owner} {name}"),
-    }
 }
 
 fn kind_name(kind: ImageKind) -> &'static str {
@@ -250,7 +225,7 @@ fn layer(layer: &LayerRecord) -> LayerDetail {
     }
 }
 
-fn failure(error: &ImageServiceError) -> Failure {
+pub(super) fn failure(error: &ImageServiceError) -> Failure {
     let message = error.to_string();
     if matches!(error, ImageServiceError::NotFound { .. }) {
         Failure::not_found(message)
@@ -260,7 +235,7 @@ fn failure(error: &ImageServiceError) -> Failure {
 }
 
 /// A call of the store, on a blocking thread.
-async fn store<T: Send + 'static>(
+pub(super) async fn store<T: Send + 'static>(
     node: &Node,
     call: impl FnOnce(&imagevol_store::Store) -> imagevol_store::Result<T> + Send + 'static,
 ) -> Result<T, Failure> {

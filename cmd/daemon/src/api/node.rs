@@ -12,7 +12,7 @@ use crate::node::Node;
 pub(super) async fn status(node: &Node) -> Result<Answer, Failure> {
     let usage = node.service.fs_info().await.map_err(|error| Failure::internal(error.to_string()))?;
     let images = node.service.list().await.map_err(|error| Failure::internal(error.to_string()))?;
-    let config = &node.config;
+    let (config, prefetch) = (&node.config, node.prefetch());
     Ok(json(&NodeStatus {
         version: crate::node::version(),
         node_name: node.name.clone(),
@@ -28,6 +28,8 @@ pub(super) async fn status(node: &Node) -> Result<Answer, Failure> {
         pulls: pulls(node),
         not_ready: node.not_ready(),
         manifest_problems: manifest_problems(node),
+        prefetch: prefetch.count(),
+        prefetch_problems: prefetch.problems.clone(),
     }))
 }
 

@@ -9,6 +9,7 @@ pub(crate) struct Metrics {
     pub(crate) images: imagevol_images::Metrics,
     pub(crate) operations: imagevol_images::OperationMetrics,
     pub(crate) volumes: imagevol_volumemanager::Metrics,
+    pub(crate) prefetch: imagevol_prefetch::Metrics,
     registry: Registry,
 }
 
@@ -18,13 +19,14 @@ impl Metrics {
     /// `others` count what has to do with the API server, and with what is stored.
     pub(crate) fn new(others: impl IntoIterator<Item = Box<dyn Collector>>) -> Self {
         let (images, operations) = (imagevol_images::Metrics::default(), imagevol_images::OperationMetrics::default());
-        let volumes = imagevol_volumemanager::Metrics::default();
+        let (volumes, prefetch) = (imagevol_volumemanager::Metrics::default(), imagevol_prefetch::Metrics::default());
         let mut registry = Registry::default();
         images.register(&mut registry);
         operations.register(&mut registry);
         volumes.register(&mut registry);
+        prefetch.register(&mut registry);
         others.into_iter().for_each(|other| registry.register_collector(other));
-        Self { images, operations, volumes, registry }
+        Self { images, operations, volumes, prefetch, registry }
     }
 
     /// OpenMetrics text.
