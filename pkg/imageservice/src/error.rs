@@ -79,7 +79,13 @@ pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
 
 pub(crate) fn of_layout(error: &LayoutError) -> ImageServiceError {
     let message = chain(error);
-    if error.is_content() { ImageServiceError::Invalid { message } } else { ImageServiceError::Node { message } }
+    if error.is_full() {
+        ImageServiceError::NoRoom { message }
+    } else if error.is_content() {
+        ImageServiceError::Invalid { message }
+    } else {
+        ImageServiceError::Node { message }
+    }
 }
 
 pub(crate) fn of_plan(error: &PlanError) -> ImageServiceError {

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Digest, Reference};
 use imagevol_cri::{Holder, ImageServiceError, Progress, Result};
 use imagevol_layout::{Archive, ArchiveLimits, Candidate, Layout, LayoutError};
 use imagevol_registry::Limits;
@@ -22,9 +22,6 @@ const FILE: &str = "data";
 const FILE_MODE: u32 = 0o600;
 /// How often it is looked whether there is room.
 const LOOK_EVERY: u64 = 64 << 20;
-
-/// Bytes that stay free on the file system of an archive that comes in: the database must be able to grow.
-const RESERVE: u64 = 64 << 20;
 
 /// What is to become of the images of an archive.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +64,7 @@ impl EmbeddedImageService {
     pub async fn keep_archive(&self, source: impl BufRead + Send + 'static) -> Result<Kept> {
         let (store, limits) = (self.store.clone(), self.registry.limits());
         let archive = ArchiveLimits { max_bytes: self.limits.max_image_bytes };
-        let reserve = RESERVE;
+        let reserve = self.store.limits().min_free_bytes;
         imagevol_base::blocking(move || keep(&store, source, (archive, limits), reserve)).await
     }
 
@@ -105,10 +102,12 @@ impl EmbeddedImageService {
             imagevol_base::blocking(move || layout.resolve(&candidate, &platform)).await
         };
         let found = found.map_err(|error| of_layout(&error))?;
+        let reference = candidate.names.first().cloned().map_or_else(|| nameless(&found.manifest_digest), Ok)?;
+        let _shown = self.pulls.show(reference.to_string(), progress.clone());
         let digests = (&found.root_digest, &found.manifest_digest);
         let all = candidate.names.iter().flat_map(|name| names(name, digests, None));
         let wanted = Wanted { names: all.collect::<Vec<ImageName>>(), holder: holder.clone() };
-        let image = self.take_image(layout, found, wanted, progress).await?;
+        let image = self.take_image(layout, found, (wanted, &reference), progress).await?;
         Ok(Imported { names: candidate.names.iter().map(Reference::to_string).collect(), image })
     }
 }
@@ -131,6 +130,12 @@ fn read(
     let reader = file.try_clone().map_err(LayoutError::Keep)?;
     let mut out = Guarded { file, dir: spool.dir().to_owned(), reserve, unlooked: LOOK_EVERY };
     Layout::of_archive(Archive::keep(source, &mut out, reader, archive)?, limits)
+}
+
+/// What stands for an image without a name where one is shown.
+fn nameless(digest: &Digest) -> Result<Reference> {
+    let named = Reference::parse(&format!("localhost/imported@{digest}"));
+    named.map_err(|error| ImageServiceError::Invalid { message: error.to_string() })
 }
 
 fn check_count(images: usize, import: &Import) -> Result<()> {

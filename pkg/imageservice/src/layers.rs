@@ -1,9 +1,10 @@
 //! The layers of one image: each is here already, or comes in with a download that whoever wants the same shares.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use imagevol_api::oci::Digest;
 use imagevol_cri::{ImageServiceError, Progress, Result};
 use imagevol_store::{Known, Store, StoreError, Stored};
@@ -68,14 +69,19 @@ impl EmbeddedImageService {
     /// Some blobs of one pull at once; the node's limit is held by each fetch. Whoever waits for it is served in the order in which he
     /// came, so that a pull of many layers is never more than its few ahead of another.
     async fn obtain_all(&self, fetches: Vec<Fetch>, proofs: &Proofs) -> Result<Vec<Layer>> {
-        let limits = Cost { bytes: self.limits.max_image_bytes, entries: self.store.limits().max_entries };
-        let (mut budget, mut paid) = (Budget::new(limits), HashSet::new());
         let fetches = fetches.into_iter().map(|fetch| async move {
             let stored = self.obtain(&fetch, proofs).await?;
             let entries = self.entries(Arc::clone(&stored)).await?;
             Ok::<_, ImageServiceError>((Layer { plan: fetch.layer, stored }, entries))
         });
-        let mut obtained = stream::iter(fetches).buffered(self.width());
+        self.within_budget(stream::iter(fetches).buffered(self.width())).await
+    }
+
+    /// All layers with their entries, as long as they are no more together than an image may be.
+    pub(crate) async fn within_budget(&self, obtained: impl Stream<Item = Result<(Layer, u64)>>) -> Result<Vec<Layer>> {
+        let limits = Cost { bytes: self.limits.max_image_bytes, entries: self.store.limits().max_entries };
+        let (mut budget, mut paid) = (Budget::new(limits), HashSet::new());
+        let mut obtained = pin!(obtained);
         let mut layers = Vec::new();
         while let Some((layer, entries)) = obtained.try_next().await? {
             // Bytes are stored once however often they are listed; entries are merged each time.
@@ -88,7 +94,7 @@ impl EmbeddedImageService {
         Ok(layers)
     }
 
-    async fn entries(&self, stored: Arc<Stored>) -> Result<u64> {
+    pub(crate) async fn entries(&self, stored: Arc<Stored>) -> Result<u64> {
         self.blocking(move |store| store.entries(stored.lease.key())).await
     }
 

@@ -164,7 +164,7 @@ impl EmbeddedImageService {
             let _shown = self.pulls.show(reference.to_string(), progress.clone());
             let digests = (&found.root_digest, &found.manifest_digest);
             let wanted = Wanted { names: names(&reference, digests, platform.as_ref()), holder: NOBODY };
-            match self.take_image(&layout, found, wanted, &progress).await {
+            match self.take_image(&layout, found, (wanted, &reference), &progress).await {
                 Ok(image) => {
                     tracing::info!(%reference, path = %path.display(), "image comes from an additional image store");
                     return Ok(Some(image));

@@ -3,7 +3,9 @@
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Weak};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
+use imagevol_api::auth::Credential;
+use imagevol_api::oci::Reference;
 use imagevol_cri::progress::Blob as Counter;
 use imagevol_cri::{ImageServiceError, Progress, Result};
 use imagevol_layout::{Blob, Found, Layout, LayoutError};
@@ -13,10 +15,11 @@ use imagevol_store::{ImageRecord, Store, StoreError, Stored};
 use crate::EmbeddedImageService;
 use crate::config::{self, Config, MAX_CONFIG_BYTES};
 use crate::error::{of_layout, of_plan, of_store};
-use crate::fetch::{self, FetchKey};
+use crate::fetch::{self, Fetch, FetchKey};
 use crate::layers::Layer;
 use crate::plan::{LayerPlan, plan};
 use crate::pull::{Wanted, check_sizes, record};
+use crate::right::Right;
 
 /// Bytes that are read at once.
 const CHUNK: usize = 256 * 1024;
@@ -40,7 +43,7 @@ impl EmbeddedImageService {
         &self,
         layout: &Arc<Layout>,
         found: Found,
-        wanted: Wanted,
+        (wanted, reference): (Wanted, &Reference),
         progress: &Progress,
     ) -> Result<ImageRecord> {
         check_sizes(&found.manifest, self.limits)?;
@@ -54,7 +57,11 @@ impl EmbeddedImageService {
             ManifestKind::Artifact => Config::default(),
         };
         let plans = plan(&found.manifest, &config.bytes).map_err(|error| of_plan(&error))?;
-        let layers = self.take_layers(layout, plans, progress).await?;
+        // Nothing is fetched: there is no right to be shown, only room to be made.
+        let right = Right { reference: reference.clone(), credential: Credential::Anonymous };
+        let fetches: Vec<Fetch> = plans.into_iter().map(|layer| self.local(&right, layer)).collect();
+        self.make_room(reference, &self.missing(&fetches).await?).await?;
+        let layers = self.take_layers(layout, fetches, progress).await?;
         let image = self.commit(record(&found.manifest_digest, &found.manifest, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
         drop((manifest, config, layers));
@@ -75,24 +82,44 @@ impl EmbeddedImageService {
         Ok(imagevol_base::blocking(move || take(&store)).await?)
     }
 
-    async fn take_layers(
-        &self,
-        layout: &Arc<Layout>,
-        plans: Vec<LayerPlan>,
-        progress: &Progress,
-    ) -> Result<Vec<Layer>> {
-        let downloads: Vec<_> = plans.iter().map(|layer| self.downloads.get_or_make(FetchKey::local(layer))).collect();
-        for download in &downloads {
-            progress.show(&download.progress);
+    async fn take_layers(&self, layout: &Arc<Layout>, fetches: Vec<Fetch>, progress: &Progress) -> Result<Vec<Layer>> {
+        for fetch in &fetches {
+            progress.show(&fetch.download.progress);
         }
-        let takes = plans.into_iter().zip(downloads).map(|(plan, download)| async move {
+        let takes = fetches.into_iter().map(|Fetch { layer: plan, download, .. }| async move {
             let permit = self.permits.acquire().await;
             let _permit = permit.map_err(|_| ImageServiceError::Cancelled)?;
             let stored = Arc::new(self.take_layer(layout, &plan, &download.progress).await?);
             download.is_stored();
-            Ok(Layer { plan, stored })
+            let entries = self.entries(Arc::clone(&stored)).await?;
+            Ok::<_, ImageServiceError>((Layer { plan, stored }, entries))
         });
-        stream::iter(takes).buffered(self.concurrency.blobs_per_pull.max(1)).try_collect().await
+        let taken = stream::iter(takes).buffered(self.concurrency.blobs_per_pull.max(1));
+        self.within_budget(taken).await
+    }
+
+    fn local(&self, right: &Right, layer: LayerPlan) -> Fetch {
+        Fetch {
+            registry: Arc::clone(&self.registry),
+            store: self.store.clone(),
+            right: right.clone(),
+            download: self.downloads.get_or_make(FetchKey::local(&layer)),
+            layer,
+        }
+    }
+
+    async fn missing(&self, fetches: &[Fetch]) -> Result<Vec<Fetch>> {
+        let fetches = fetches.to_vec();
+        self.blocking(move |store| {
+            let mut missing = Vec::new();
+            for fetch in fetches {
+                if fetch::find(store, &fetch.layer)?.is_none() {
+                    missing.push(fetch);
+                }
+            }
+            Ok(missing)
+        })
+        .await
     }
 
     /// Makes a layer present, from bytes of the layout if it is not. When this is dropped, the copy ends.

@@ -161,6 +161,11 @@ impl LayoutError {
         }
     }
 
+    /// Whether the node's disk has no room for an archive.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Keep(error) if error.kind() == io::ErrorKind::StorageFull)
+    }
+
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent { .. })
     }
