@@ -8,6 +8,7 @@ mod pins;
 mod pods;
 mod prefetch;
 mod references;
+mod transfer;
 mod volumes;
 mod why;
 

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,8 +16,8 @@ use imagevol_base::Supervisor;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// A body of an answer.
-pub(crate) type Body = BoxBody<Bytes, Infallible>;
+/// A body of an answer. One that fails breaks the answer off, which its reader sees.
+pub(crate) type Body = BoxBody<Bytes, io::Error>;
 /// An answer.
 pub(crate) type Answer = Response<Body>;
 
@@ -86,7 +87,7 @@ pub(crate) fn text(text: String) -> Answer {
 
 /// 200 with bytes of a type.
 pub(crate) fn typed(bytes: Vec<u8>, media_type: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(bytes)).boxed());
+    let mut answer = Response::new(Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed());
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer
 }

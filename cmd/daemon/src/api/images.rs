@@ -22,12 +22,12 @@ use tokio::sync::mpsc;
 
 use super::holders::{holder_name, user_names};
 use super::node::blobs;
-use super::{Query, read_body};
+use super::{Query, read_body, transfer};
 use crate::http::{Answer, Failure, json, no_such_route};
 use crate::node::Node;
 
 /// How often a pull tells how far it is: as often as an eye sees a bar move.
-const TELL: Duration = Duration::from_millis(200);
+pub(super) const TELL: Duration = Duration::from_millis(200);
 /// Lines that a slow reader may be behind; then older ones are all the same to it.
 pub(super) const LINES: usize = 8;
 
@@ -46,6 +46,8 @@ pub(super) async fn route(
         (&Method::GET, []) => list(node).await,
         (&Method::GET, ["inspect"]) => inspect(node, reference_of(query)?).await,
         (&Method::DELETE, []) => remove(node, reference_of(query)?).await,
+        (&Method::POST, ["import"]) => transfer::import(node, query, body),
+        (&Method::GET, ["export"]) => transfer::export(node, query).await,
         (&Method::POST, ["pull"]) => pull(node, &read_body(body).await?),
         (method, path) => Ok(no_such_route(method, &format!("/images/{}", path.join("/")))),
     }
@@ -145,7 +147,7 @@ async fn run(node: &Node, reference: &str, progress: &Progress) -> PullEvent {
 }
 
 /// A holder of its own for a command.
-fn next_command() -> Holder {
+pub(super) fn next_command() -> Holder {
     Holder::Command { id: NEXT_COMMAND.fetch_add(1, Ordering::Relaxed) }
 }
 

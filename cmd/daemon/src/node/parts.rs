@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use imagevol_api::config::{ImageBackend, ImagevolConfiguration};
+use imagevol_api::oci::Reference;
 use imagevol_base::volumes::VolumeReports;
 use imagevol_base::{EventRecorder, Holder, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
@@ -16,7 +17,7 @@ use imagevol_images::{
     BackoffLimits, CredentialProviders, ImageManager, NodeConfigPaths, ParallelPulls, PullLimits, PullManager,
     PullRate, PullSecrets, VerificationPolicy,
 };
-use imagevol_imageservice::{Concurrency, EmbeddedImageService, SurvivorOf};
+use imagevol_imageservice::{AdditionalImageStore, Concurrency, EmbeddedImageService, SurvivorOf};
 use imagevol_mount::{Backend, Exec, Interface, NoBackend, Requested};
 use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
@@ -103,7 +104,7 @@ pub(super) fn image_service(
     supervisor: &Supervisor,
 ) -> anyhow::Result<EmbeddedImageService> {
     let registry = Registry::new(registry_config(config)?, supervisor);
-    Ok(EmbeddedImageService::new(imagevol_imageservice::Parts {
+    let service = EmbeddedImageService::new(imagevol_imageservice::Parts {
         store,
         registry: Arc::new(registry),
         survivor_of: survivor_of(config, &mounts),
@@ -122,7 +123,17 @@ pub(super) fn image_service(
             min_gc_age: config.image_minimum_gc_age.into(),
         },
         supervisor: supervisor.child("imageservice"),
-    }))
+    });
+    Ok(service.with_additional_stores(additional_stores(config)))
+}
+
+/// The configuration's checks see to it that a repository is one.
+fn additional_stores(config: &ImagevolConfiguration) -> Vec<AdditionalImageStore> {
+    let store = |store: &imagevol_api::config::AdditionalImageStore| AdditionalImageStore {
+        path: store.path.clone(),
+        repository: store.repository.as_deref().and_then(|repository| Reference::parse(repository).ok()),
+    };
+    config.additional_image_stores.iter().map(store).collect()
 }
 
 /// Where a holder's volume is mounted, if it is a volume.
