@@ -111,13 +111,14 @@ impl<S: ImageService + ImageReferences + ImageCollector> ImageGc<S> {
         let troubles = self.sweep(request).await.troubles;
         for trouble in &troubles {
             if let Some(reason) = trouble.event() {
-                self.tell(reason, trouble.text());
+                self.tell(reason, trouble.message());
             }
         }
         if troubles.is_empty() {
             return Before::Succeeded;
         }
-        let error = aggregate(troubles.iter().map(GcError::text));
+        self.images.metrics().collection_failed();
+        let error = aggregate(troubles.iter().map(GcError::message));
         match before {
             // At the start the disk may not be known yet.
             Before::Succeeded => tracing::warn!(error, "image garbage collection failed once"),

@@ -49,6 +49,7 @@ pub struct Metrics {
     records: Gauge,
     collected: Family<CollectedLabels, Counter>,
     freed_bytes: Family<CollectedLabels, Counter>,
+    failed_cycles: Counter,
     pub(crate) providers: ProviderMetrics,
 }
 
@@ -84,8 +85,9 @@ impl Default for Metrics {
             checks: Family::default(),
             intents: Gauge::default(),
             records: Gauge::default(),
-            collected: Family::default(),
-            freed_bytes: Family::default(),
+            collected: from_zero(),
+            freed_bytes: from_zero(),
+            failed_cycles: Counter::default(),
             providers: ProviderMetrics::default(),
         }
     }
@@ -134,6 +136,11 @@ impl Metrics {
             "Bytes that garbage collection of images freed on disk",
             self.freed_bytes.clone(),
         );
+        registry.register(
+            "imagevol_image_gc_failures",
+            "Cycles of garbage collection of images that failed or freed too little",
+            self.failed_cycles.clone(),
+        );
     }
 
     /// Counts a request by what was found out about it.
@@ -164,6 +171,11 @@ impl Metrics {
         self.freed_bytes.get_or_create(&labels).inc_by(collection.freed_bytes());
     }
 
+    /// Counts a cycle of garbage collection that failed.
+    pub(crate) fn collection_failed(&self) {
+        self.failed_cycles.inc();
+    }
+
     /// Shows how many intents are on disk.
     pub(crate) fn intents_on_disk(&self, count: usize) {
         self.intents.set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -173,6 +185,15 @@ impl Metrics {
     pub(crate) fn records_on_disk(&self, count: usize) {
         self.records.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
+}
+
+/// There before the first image goes: what is not there has no rate.
+fn from_zero() -> Family<CollectedLabels, Counter> {
+    let family = Family::default();
+    for reason in [GcReason::Age, GcReason::Space] {
+        drop(family.get_or_create(&CollectedLabels { reason }));
+    }
+    family
 }
 
 /// Upstream knows two reasons, and counts what goes without a target as gone for space (`DeleteUnusedImages`).

@@ -103,8 +103,8 @@ impl GcError {
         }
     }
 
-    /// With its causes.
-    pub(super) fn text(&self) -> String {
+    /// The error with its causes, for people.
+    pub fn message(&self) -> String {
         crate::text::with_causes(self)
     }
 }

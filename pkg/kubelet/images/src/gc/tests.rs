@@ -116,7 +116,7 @@ impl World {
     /// One cycle of the loop: what went wrong.
     async fn cycle(&self) -> Vec<String> {
         let request = GcRequest { scope: GcScope::Policy, execution: Execution::Delete };
-        self.gc.sweep(request).await.troubles.iter().map(GcError::text).collect()
+        self.gc.sweep(request).await.troubles.iter().map(GcError::message).collect()
     }
 
     fn present(&self, ids: &[&ImageId]) -> Vec<bool> {

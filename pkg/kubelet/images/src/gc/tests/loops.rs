@@ -69,6 +69,7 @@ async fn too_little_space_is_told_at_once_and_the_failure_after_it() {
     run_for(&world, PERIOD + Duration::from_secs(1)).await;
     let (short, failed) = (format!("Warning FreeDiskSpaceFailed {SPACE}"), format!("Warning ImageGCFailed {SPACE}"));
     assert_eq!(world.take_events(), [short.clone(), short, failed]);
+    assert_eq!(world.metric("imagevol_image_gc_failures_total"), [" 2"]);
 }
 
 #[tokio::test]
@@ -226,7 +227,7 @@ async fn a_command_is_told_what_kept_it_from_an_outcome(#[case] scope: GcScope) 
     world.service.fail_usage(unavailable("statfs"));
     let request = GcRequest { scope, execution: Execution::Delete };
     let error = world.gc.collect(request).await.unwrap_err();
-    assert_eq!(error.text(), "failed to get the usage of the image filesystem: statfs");
+    assert_eq!(error.message(), "failed to get the usage of the image filesystem: statfs");
     assert_eq!(world.take_events(), Vec::<String>::new());
 }
 
