@@ -10,7 +10,7 @@ BIN := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # The whole workspace, with the features that the tests use too: nothing is compiled twice.
 BUILD := cargo build --locked --workspace
 
-.PHONY: all build release demo test bench bench-pods verify docs install image cluster-tools clean help
+.PHONY: all build release demo test soak bench bench-pods verify docs install image cluster-tools clean help
 
 all: build
 
@@ -34,6 +34,11 @@ e2e: ## The driver on a real cluster of one node, as root; ten minutes, and ten 
 	hack/install-deps e2e
 	hack/cluster/build-tools etcd kubernetes containerd helm
 	hack/e2e $(E2E)
+
+soak: ## 1 000 volumes mounted and 10 000 mounted and unmounted beside them: nothing may grow; half an hour
+	hack/install-deps test
+	cargo build --locked --release --package imagevold --package imagevol
+	IMAGEVOL_SOAK=1 cargo test --locked --release --package imagevol-test-integration --test it soak -- --nocapture --test-threads 1
 
 bench: ## Ratios against other tools and what the machine allows, in half an hour (BENCH="--rounds 1 --mib 64 tiny")
 	hack/install-deps test

@@ -19,5 +19,6 @@ mod manifests;
 mod metrics;
 mod oracle;
 mod sharing;
+mod soak;
 mod tenancy;
 mod unfit;
