@@ -17,6 +17,7 @@ mod lab;
 mod manifest;
 mod manifests;
 mod metrics;
+mod offline;
 mod oracle;
 mod sharing;
 mod soak;
