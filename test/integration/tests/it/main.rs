@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod collection;
 mod csi;
 mod csi_sanity;
 mod failure;
