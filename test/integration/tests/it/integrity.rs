@@ -46,7 +46,8 @@ fn the_next_pod_gets_a_good_copy(lab: &mut Lab, registry: &FakeRegistry, referen
     lab.daemon.start();
     lab.daemon.apply(&pod("new", reference, "IfNotPresent").json());
     lab.daemon.wait_mounted("new");
-    assert_eq!(registry.gets("/blobs/"), 1, "only the layer: {:?}", registry.requests());
+    // A config is no larger than the question whether a pod may have it.
+    assert_eq!(registry.gets("/blobs/"), 2, "the layer and the config: {:?}", registry.requests());
     assert_eq!(
         (lab.read("new", "volume", "file"), lab.read("new", "volume", "name")),
         ("1\n".into(), "content".into())
