@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use imagevol_api::oci::Digest;
 use imagevol_cri::progress::Blob;
 
 use crate::fetch::FetchKey;
@@ -12,6 +13,9 @@ use crate::right::Right;
 /// Device files are stored in whole pages of this size (`imagevol-store`, padding).
 const PAGE: u64 = 4096;
 
+/// Blobs of which it is remembered how far they were unpacked; so many cannot all be too large for the disk.
+const LEARNED_MAX: usize = 1024;
+
 /// One download, for all that wait for it. It is known for as long as anybody has it: a pull that wants it, or the task that carries
 /// it out, which may outlive its pulls. So whatever ends takes its share of the promises with it.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub(crate) struct Download {
     /// How far it is.
     pub(crate) progress: Blob,
     size: u64,
+    /// What it takes at least, once stored.
+    whole: u64,
     /// Bytes on disk that it was promised; 0 before that, and once they are taken.
     promised: AtomicU64,
     /// With whose right it runs, if it does.
@@ -27,7 +33,12 @@ pub(crate) struct Download {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Downloads(Mutex<Known>);
+pub(crate) struct Downloads {
+    known: Mutex<Known>,
+    /// What blobs have unpacked to at least, of which a download was stopped because there was no more room: the next try is told
+    /// before it begins that it cannot end.
+    unpacked: Mutex<HashMap<Digest, u64>>,
+}
 
 type Known = HashMap<FetchKey, Weak<Download>>;
 
@@ -43,15 +54,19 @@ pub(crate) struct Share {
 // === impl Download ===
 
 impl Download {
-    fn new(key: &FetchKey) -> Self {
+    fn new(key: &FetchKey, unpacked: u64) -> Self {
         let (size, promised) = (key.size(), AtomicU64::new(0));
-        Self { progress: Blob::new(key.digest(), size), size, promised, right: Mutex::default() }
+        let least = size.max(unpacked);
+        let whole = least.checked_next_multiple_of(PAGE).unwrap_or(least);
+        Self { progress: Blob::new(key.digest(), size), size, whole, promised, right: Mutex::default() }
     }
 
     /// What it takes at least: more, where a layer is compressed.
     pub(crate) fn share(&self) -> Share {
-        let whole = self.size.checked_next_multiple_of(PAGE).unwrap_or(self.size);
-        Share { whole, unwritten: whole.saturating_sub(self.progress.done()) }
+        // In proportion: of what is unpacked, only the compressed bytes are counted.
+        let written = u128::from(self.whole) * u128::from(self.progress.done()) / u128::from(self.size.max(1));
+        let unwritten = self.whole.saturating_sub(u64::try_from(written).unwrap_or(u64::MAX));
+        Share { whole: self.whole, unwritten }
     }
 
     fn is_promised(&self) -> bool {
@@ -89,7 +104,8 @@ impl Downloads {
         }
         // Those that nobody has are few: work under way is bounded.
         known.retain(|_, download| download.strong_count() > 0);
-        let download = Arc::new(Download::new(&key));
+        let unpacked = lock(&self.unpacked).get(key.digest()).copied().unwrap_or_default();
+        let download = Arc::new(Download::new(&key, unpacked));
         known.insert(key, Arc::downgrade(&download));
         download
     }
@@ -110,8 +126,17 @@ impl Downloads {
         Ok(())
     }
 
+    /// Remembers what a blob has unpacked to when it was stopped.
+    pub(crate) fn learn(&self, blob: &Digest, unpacked: u64) {
+        let mut known = lock(&self.unpacked);
+        if known.len() >= LEARNED_MAX {
+            known.clear();
+        }
+        known.insert(blob.clone(), unpacked);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 }
 
@@ -126,6 +151,10 @@ impl std::iter::Sum for Share {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What was promised and is not yet seen as taken.
 fn promised(known: &Known) -> Share {
     let under_way = known.values().filter_map(Weak::upgrade).filter(|download| download.is_promised());
@@ -138,6 +167,16 @@ mod tests {
 
     fn key(name: u8, size: u64) -> FetchKey {
         FetchKey::of_blob("r.io", &imagevol_base::Digester::sha256(&[name]), size)
+    }
+
+    #[test]
+    fn what_a_blob_unpacked_to_is_what_it_takes_at_least() {
+        let downloads = Downloads::default();
+        let digest = key(1, 5000).digest().clone();
+        downloads.learn(&digest, 10_000);
+        assert_eq!(downloads.get_or_make(key(1, 5000)).share(), Share { whole: 12_288, unwritten: 12_288 });
+        downloads.learn(&digest, 100);
+        assert_eq!(downloads.get_or_make(key(1, 5000)).share().whole, 8192, "never less than it is in the registry");
     }
 
     /// Whatever order promises are given and taken back in, none is left at the end and none is counted twice.
@@ -157,6 +196,9 @@ mod tests {
         assert_eq!(promise(&other), Share { whole: 8192 + 2 * 4096, unwritten: 8192 + 2 * 4096 });
         other[0].progress.add(4000);
         assert_eq!(all(), Share { whole: 8192 + 2 * 4096, unwritten: 8192 + 96 + 4096 });
+        // Another page than the first: as much of it as of its bytes.
+        one[0].progress.add(2500);
+        assert_eq!(all().unwritten, 4096 + 96 + 4096);
         drop(one);
         assert_eq!(all().whole, 2 * 4096, "what the other wants too stays promised");
         other[0].is_stored();

@@ -11,7 +11,7 @@ use imagevol_registry::{BlobStream, Registry, RegistryError};
 use imagevol_store::{Compression, ContentKey, Form, Ingest, Store, StoreError, Stored};
 
 use crate::chunks::{Sender, channel};
-use crate::downloads::Download;
+use crate::downloads::{Download, Downloads};
 use crate::error::{of_registry, of_store, of_task};
 use crate::plan::LayerPlan;
 use crate::right::Right;
@@ -36,6 +36,7 @@ pub(crate) struct Fetch {
     pub(crate) right: Right,
     pub(crate) layer: LayerPlan,
     pub(crate) download: Arc<Download>,
+    pub(crate) downloads: Arc<Downloads>,
 }
 
 /// Content that a download, or somebody before it, has made present.
@@ -215,7 +216,12 @@ impl Fetch {
                 }
                 Err(Failure::Content { error: Box::new(error), hosts: hosts.to_vec() })
             }
-            (Err(error), _) => Err(of_store(&error).into()),
+            (Err(error), _) => {
+                if let Some(unpacked) = error.unpacked() {
+                    self.downloads.learn(&self.layer.descriptor.digest, unpacked);
+                }
+                Err(of_store(&error).into())
+            }
         }
     }
 }

@@ -52,6 +52,7 @@ impl EmbeddedImageService {
         Fetch {
             registry: Arc::clone(&self.registry),
             store: self.store.clone(),
+            downloads: Arc::clone(&self.downloads),
             download: self.downloads.get_or_make(FetchKey::of(&layer, &right.reference)),
             right,
             layer,

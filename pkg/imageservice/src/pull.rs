@@ -126,7 +126,7 @@ impl EmbeddedImageService {
 pub(crate) fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
     let too_large = |what: &str, size: u64, limit: u64| {
         Err(ImageServiceError::Invalid {
-            message: format!("{what} is {} long, and at most {} are allowed", binary(size), binary(limit)),
+            message: format!("{what} is {} large, and at most {} are allowed", binary(size), binary(limit)),
         })
     };
     if let Some(layer) = manifest.layers.iter().find(|layer| layer.size > limits.max_blob_bytes) {

@@ -94,14 +94,15 @@ impl EmbeddedImageService {
             let entries = self.entries(Arc::clone(&stored)).await?;
             Ok::<_, ImageServiceError>((Layer { plan, stored }, entries))
         });
-        let taken = stream::iter(takes).buffered(self.concurrency.blobs_per_pull.max(1));
-        self.within_budget(taken).await
+        let layers = stream::iter(takes).buffered(self.concurrency.blobs_per_pull.max(1));
+        self.within_budget(layers).await
     }
 
     fn local(&self, right: &Right, layer: LayerPlan) -> Fetch {
         Fetch {
             registry: Arc::clone(&self.registry),
             store: self.store.clone(),
+            downloads: Arc::clone(&self.downloads),
             right: right.clone(),
             download: self.downloads.get_or_make(FetchKey::local(&layer)),
             layer,

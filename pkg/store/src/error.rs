@@ -102,12 +102,16 @@ pub enum StoreError {
         free: u64,
         /// What is left free, bytes.
         kept: u64,
+        /// What the download has come to by then, bytes.
+        unpacked: u64,
     },
     /// A layer that is being unpacked would take more than all images may.
     #[error("images would take more than {} (limits.maxStoreBytes)", binary(*limit))]
     OverQuota {
         /// The limit, bytes.
         limit: u64,
+        /// What the download has come to by then, bytes.
+        unpacked: u64,
     },
     /// The file system does not say how full it is.
     #[error("free space of {}", path.display())]
@@ -229,6 +233,14 @@ impl StoreError {
             return matches!(&**error, redb::Error::Io(source) if is_full(source));
         }
         matches!(self, Self::NoRoom { .. } | Self::OverQuota { .. })
+    }
+
+    /// How much a download had come to when there was no more room for it, where that is what ended it.
+    pub fn unpacked(&self) -> Option<u64> {
+        if let Self::NoRoom { unpacked, .. } | Self::OverQuota { unpacked, .. } = self {
+            return Some(*unpacked);
+        }
+        None
     }
 
     /// Whether the content itself is wrong, so that the same bytes will fail again.

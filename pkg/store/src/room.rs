@@ -75,18 +75,18 @@ impl Inner {
     }
 
     /// For a download that has unpacked more than anybody could know before: the rest of the node needs the disk too. `look` counts
-    /// how often it has asked: what all images take is added up more seldom.
-    pub(crate) fn check_room(&self, look: u64) -> Result<()> {
+    /// how often it has asked: what all images take is added up more seldom. `unpacked` is what it has come to.
+    pub(crate) fn check_room(&self, look: u64, unpacked: u64) -> Result<()> {
         let Limits { min_free_bytes: kept, max_store_bytes: limit, .. } = self.limits;
         let free = if kept > 0 { self.available()? } else { u64::MAX };
         if free < kept {
-            return Err(StoreError::NoRoom { free, kept });
+            return Err(StoreError::NoRoom { free, kept, unpacked });
         }
         if limit > 0
             && look.is_multiple_of(LOOKS_AT_QUOTA)
             && self.stored_bytes()?.saturating_add(self.bytes_of_downloads()?) > limit
         {
-            return Err(StoreError::OverQuota { limit });
+            return Err(StoreError::OverQuota { limit, unpacked });
         }
         Ok(())
     }

@@ -96,7 +96,7 @@ impl<'a> Sink<'a> {
     fn look_for_room(&mut self, coming: u64) -> Result<()> {
         let Some(lookout) = &mut self.room else { return Ok(()) };
         if lookout.left < coming {
-            lookout.store.check_room(lookout.looks)?;
+            lookout.store.check_room(lookout.looks, self.size)?;
             lookout.looks += 1;
             lookout.left = LOOK_EVERY;
         }

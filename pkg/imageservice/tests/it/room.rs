@@ -1,6 +1,8 @@
 //! Room: what is not there for an image is known before its layers come, and never taken.
 
-use imagevol_cri::{ImageService as _, ImageServiceError};
+use std::time::Duration;
+
+use imagevol_cri::{ImageReferences as _, ImageService as _, ImageServiceError};
 use imagevol_imageservice::Limits;
 use imagevol_test_support::image::{Image, ImageBuilder, LayerBuilder};
 use imagevol_test_support::registry::{FakeRegistry, Fault, Gate};
@@ -20,6 +22,19 @@ fn zeros(name: &str, size: usize) -> LayerBuilder {
 
 fn stored(max_store_bytes: u64) -> Node {
     Node::with_limits(imagevol_store::Limits { max_store_bytes, ..imagevol_store::Limits::default() })
+}
+
+/// The same, and images may go at once when nobody needs them.
+fn stored_and_collected(max_store_bytes: u64) -> Node {
+    let store = imagevol_store::Limits { max_store_bytes, ..imagevol_store::Limits::default() };
+    Node::with_caps(Caps { store, service: Limits { min_gc_age: Duration::ZERO, ..Limits::default() } })
+}
+
+async fn names(node: &Node) -> Vec<String> {
+    let images = node.service.list().await.unwrap();
+    let mut names: Vec<_> = images.into_iter().flat_map(|image| image.repo_tags).collect();
+    names.sort();
+    names
 }
 
 async fn refusal(node: &Node, reference: &str) -> String {
@@ -65,7 +80,7 @@ async fn images_take_no_more_than_the_quota() {
     // What is here costs nothing, and there is room once the other is gone.
     node.pull(&first, &volume("again")).await.unwrap();
     for pod in ["a", "again"] {
-        imagevol_cri::ImageReferences::release(&node.service, &volume(pod)).await.unwrap();
+        node.service.release(&volume(pod)).await.unwrap();
     }
     node.service.remove_image(&first).await.unwrap();
     node.pull(&second, &volume("refused")).await.unwrap();
@@ -99,10 +114,15 @@ async fn a_layer_that_unpacks_beyond_the_quota_is_stopped() {
     let (node, registry) = (stored(8 << 20), FakeRegistry::start().await);
     let bomb = zeros("zeros", 48 << 20).gzip();
     assert!(bomb.blob.bytes.len() < 1 << 20);
+    let blob = bomb.blob.digest.clone();
     let reference = registry.push("team/bomb", "v1", &ImageBuilder::new().layer(bomb).build());
     let message = refusal(&node, &reference).await;
     assert!(message.contains("images would take more than 8.0 MiB (limits.maxStoreBytes)"), "{message}");
     assert_eq!(node.ingest(), Vec::<String>::new(), "the disk has it back");
+    // The next try need not fetch it to know.
+    let message = refusal(&node, &reference).await;
+    assert!(message.contains("needs at least 1") && message.contains(" MiB, images take "), "{message}");
+    assert_eq!(registry.gets(&blob.to_string()), 1);
     node.assert_sound();
 }
 
@@ -139,5 +159,60 @@ async fn entries_of_all_layers_count_together() {
         matches!(&error, ImageServiceError::Invalid { message } if message.contains("hold more than 10")),
         "{error:?}"
     );
+    node.assert_sound();
+}
+
+#[tokio::test]
+async fn unused_images_make_room_and_no_more_of_them_than_must() {
+    let (node, registry) = (stored_and_collected(600 * KIB as u64), FakeRegistry::start().await);
+    let push = |name: &str, size: usize| registry.push(&format!("team/{name}"), "v1", &artifact(name, size * KIB));
+    let (first, second, used) = (push("first", 150), push("second", 150), push("used", 150));
+    for (reference, pod) in [(&first, "a"), (&second, "b"), (&used, "c")] {
+        node.pull(reference, &volume(pod)).await.unwrap();
+    }
+    for pod in ["a", "b"] {
+        node.service.release(&volume(pod)).await.unwrap();
+    }
+    // Not even both would do: neither goes.
+    let message = refusal(&node, &push("huge", 550)).await;
+    assert!(message.ends_with("KiB could be freed by removing unused images"), "{message}");
+    assert_eq!(names(&node).await.len(), 3);
+    node.service.release(&volume("refused")).await.unwrap();
+    let new = push("new", 200);
+    node.pull(&new, &volume("d")).await.unwrap();
+    let left = names(&node).await;
+    assert!(left.contains(&new) && left.contains(&used) && left.len() == 3, "{left:?}");
+    node.assert_sound();
+}
+
+/// An image that was here a moment ago may be wanted by the next pod: it is no room for another.
+#[tokio::test]
+async fn young_images_make_no_room() {
+    let (node, registry) = (stored(300 * KIB as u64), FakeRegistry::start().await);
+    let first = registry.push("team/a", "v1", &artifact("first", 150 * KIB));
+    node.pull(&first, &volume("a")).await.unwrap();
+    node.service.release(&volume("a")).await.unwrap();
+    let message = refusal(&node, &registry.push("team/b", "v1", &artifact("second", 200 * KIB))).await;
+    assert!(message.ends_with("nothing could be freed by removing unused images"), "{message}");
+    assert_eq!(names(&node).await, [first]);
+}
+
+/// Content that this very image is made of is no room for it, although the image that brought it may go.
+#[tokio::test]
+async fn what_is_here_of_an_image_is_not_removed_for_the_rest_of_it() {
+    let (node, registry) = (stored_and_collected(500 * KIB as u64), FakeRegistry::start().await);
+    let layer = |name: &str, size: usize| {
+        LayerBuilder::new().file(name, name.bytes().cycle().take(size * KIB).collect::<Vec<_>>()).gzip()
+    };
+    let base = layer("base", 200);
+    let old = registry.push("team/a", "v1", &ImageBuilder::new().layer(base.clone()).layer(layer("old", 200)).build());
+    node.pull(&old, &volume("a")).await.unwrap();
+    node.service.release(&volume("a")).await.unwrap();
+    let plain =
+        LayerBuilder::new().file("new", vec![1; 200 * KIB]).build(imagevol_test_support::image::Compression::None);
+    let new = registry.push("team/a", "v2", &ImageBuilder::new().layer(base.clone()).layer(plain).build());
+    node.pull(&new, &volume("b")).await.unwrap();
+    assert_eq!(registry.gets(&base.blob.digest.to_string()), 1, "it was kept");
+    assert_eq!(names(&node).await, [new]);
     node.assert_sound();
 }
