@@ -1,9 +1,11 @@
 //! The kubelet's tests of its image garbage collection (`pkg/kubelet/images/image_gc_manager_test.go`), by their upstream names, and
 //! ours.
 //!
-//! What upstream tests on its memory of images is a matter of rows here, and is tested beside them, in `pkg/store`:
-//! `TestDetectImagesInitialDetect`, `TestDetectImagesWithNewImage`, `TestDetectImagesContainerStopped`,
-//! `TestDetectImagesWithRemovedImages`. `TestImageCacheReturnCopiedList` has no counterpart: there is no cached list.
+//! What upstream tests on its memory of images is a matter of rows here, and is tested beside them, in `pkg/store`
+//! (`tests/store/lifetimes.rs`, `an_image_is_seen_once_and_used_until_its_holder_lets_go`): `TestDetectImagesInitialDetect`,
+//! `TestDetectImagesWithNewImage`, `TestDetectImagesContainerStopped`, `TestDetectImagesWithRemovedImages`. Order, ties, and what stays
+//! are tested here against a model and there against the rows (`src/plan/tests.rs`). `TestImageCacheReturnCopiedList` has no
+//! counterpart: there is no cached list.
 
 use std::sync::{Mutex as StdMutex, PoisonError};
 
