@@ -24,7 +24,7 @@ pub(super) async fn collect(node: &Node, body: Incoming) -> Result<Answer, Failu
         scope: if request.all { GcScope::Everything } else { GcScope::Policy },
         execution: if request.dry_run { Execution::DryRun } else { Execution::Delete },
     };
-    let outcome = node.gc.collect(wanted).await.map_err(|error| Failure::internal(error.to_string()))?;
+    let outcome = node.gc.collect(wanted).await.map_err(|error| Failure::internal(error.message()))?;
     Ok(json(&report(node, &request, &outcome)))
 }
 
