@@ -168,11 +168,10 @@ impl Clock {
     /// clock's own row.
     pub(crate) fn go_on(&self, anchor: Option<Anchor>, stamps: impl IntoIterator<Item = NodeTime>) {
         let mut state = self.lock();
-        state.anchor = anchor.unwrap_or_else(|| self.first_anchor());
-        state.kept = state.anchor.time;
         let last = stamps.into_iter().max().unwrap_or_default();
-        state.anchor.time = state.anchor.time.max(last);
-        state.floor = state.anchor.time;
+        state.anchor = anchor.unwrap_or_else(|| Anchor { time: last, ..self.first_anchor() });
+        state.kept = state.anchor.time;
+        state.floor = state.anchor.time.max(last);
         state.stamped = true;
     }
 
@@ -216,13 +215,18 @@ impl Clock {
     ///
     /// Killed before the commit: a clock that is as much behind as the stamps that were lost with it.
     pub(crate) fn keep(&self, write: &Write<'_>, slack: Duration) -> Result<()> {
+        self.due(slack).map_or(Ok(()), |anchor| write.put(META, ROW, &anchor))
+    }
+
+    /// What is to be written, which counts as written from now on.
+    pub(crate) fn due(&self, slack: Duration) -> Option<Anchor> {
         let mut state = self.lock();
         self.read(&mut state);
-        if state.anchor.time.since(state.kept) >= slack {
-            write.put(META, ROW, &state.anchor)?;
+        let due = state.anchor.time.since(state.kept) >= slack;
+        due.then(|| {
             state.kept = state.anchor.time;
-        }
-        Ok(())
+            state.anchor.clone()
+        })
     }
 
     /// Whether [`Clock::keep`] would write.

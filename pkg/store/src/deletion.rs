@@ -87,9 +87,7 @@ impl Store {
         let used: Option<Use> = write.get(USES, &image.to_string())?;
         let mut removed = Removed::default();
         self.take_unneeded(&write, &record, &leases, &mut removed)?;
-        if used.is_none_or(|used| used.last().max(used.first_seen.time) >= seen) {
-            return Err(StoreError::UsedSince(image.clone()));
-        }
+        refuse_if_used_since(image, used, seen)?;
         // Killed before this: nothing has happened. After it: files without rows, deleted at start.
         write.commit()?;
         self.unlink(&removed)?;
@@ -113,13 +111,7 @@ impl Store {
 
     fn refuse_if_used(&self, write: &Write<'_>, image: &ImageRecord, names: &[String]) -> Result<()> {
         let rows = write.all::<Reference>(REFERENCES)?;
-        let now = self.now();
-        let keeps = |row: &Reference| !row.is_over(now) && row.keeps(image, names);
-        let holders: Vec<String> = rows.into_iter().filter_map(|(holder, row)| keeps(&row).then_some(holder)).collect();
-        if !holders.is_empty() {
-            return Err(StoreError::InUse(holders));
-        }
-        refuse_if_pinned(&Pins::in_write(write)?.covering(&image.manifest, names))?;
+        refuse_if_needed((&image.manifest, names), &rows, &Pins::in_write(write)?, self.now())?;
         self.refuse_if_mounted(&image.manifest)
     }
 
@@ -163,6 +155,24 @@ fn find(write: &Write<'_>, name: &str) -> Result<(ImageRecord, Option<String>)> 
         }
     }
     Err(StoreError::NoImage(name.to_owned()))
+}
+
+/// By rows and pins at one moment, nobody needs an image that these names lead to.
+pub(crate) fn refuse_if_needed(
+    (image, names): (&Digest, &[String]),
+    rows: &[(String, Reference)],
+    pins: &Pins,
+    now: NodeTime,
+) -> Result<()> {
+    let keeps = |row: &Reference| !row.is_over(now) && row.keeps(image, names);
+    let holders: Vec<String> = rows.iter().filter(|(_, row)| keeps(row)).map(|(holder, _)| holder.clone()).collect();
+    if holders.is_empty() { refuse_if_pinned(&pins.covering(image, names)) } else { Err(StoreError::InUse(holders)) }
+}
+
+/// What a census has seen of an image holds no more if it was used, or came, since.
+pub(crate) fn refuse_if_used_since(image: &Digest, used: Option<Use>, seen: NodeTime) -> Result<()> {
+    let since = used.is_none_or(|used| used.last().max(used.first_seen.time) >= seen);
+    if since { Err(StoreError::UsedSince(image.clone())) } else { Ok(()) }
 }
 
 fn refuse_if_pinned(pins: &[ImagePattern]) -> Result<()> {

@@ -27,7 +27,7 @@ pub enum UsageKind {
     UnfinishedDownloads,
     /// Files that were damaged.
     Quarantine,
-    /// The database.
+    /// The database, and what is put aside for it.
     Database,
 }
 
@@ -119,7 +119,8 @@ impl Store {
         }
         quarantine.active = 0;
         let mut database = Usage::of(UsageKind::Database);
-        database.add(length(&layout.database())?, true);
+        // With what is put aside for it when the disk is full.
+        database.add(length(&layout.database())? + length(&layout.reserve())?, true);
         rows.extend([quarantine, database]);
         Ok(rows)
     }

@@ -97,7 +97,8 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     };
     let paths = listing.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>();
     let mut paths = paths.map_err(StoreError::io("list", dir))?;
-    paths.sort();
+    // As bytes: paths compare component by component, which is slow for a hundred thousand of them.
+    paths.sort_unstable_by(|one, other| one.as_os_str().cmp(other.as_os_str()));
     Ok(paths)
 }
 

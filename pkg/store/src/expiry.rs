@@ -64,10 +64,10 @@ impl Store {
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;
         let (mut removed, now) = (Removed::default(), self.now());
-        for (key, content) in write.all::<Content>(CONTENT)? {
-            let unused = write.linked(IMAGES_OF, &key)?.is_empty();
+        let used = write.linked_keys(IMAGES_OF)?;
+        for (key, content) in write.all::<Content>(CONTENT)?.into_iter().filter(|(key, _)| !used.contains(key)) {
             match key.parse::<ContentKey>() {
-                Ok(key) if unused && is_old(content.stored, now) && !leases.contains_key(&key) => {
+                Ok(key) if is_old(content.stored, now) && !leases.contains_key(&key) => {
                     take_content(&write, &key, &mut removed)?;
                 }
                 Ok(_) | Err(_) => {}

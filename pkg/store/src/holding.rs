@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use imagevol_api::oci::{Digest, ImagePattern};
 use imagevol_base::Holder;
 use imagevol_base::collection::NodeTime;
+use serde::Deserialize;
 
 use crate::pins::Pins;
 use crate::references::{candidates, holder, without_platform};
 use crate::rows::{IMAGES, REFERENCES, Snapshot};
 use crate::store::Store;
-use crate::{ImageRecord, Reference, Result, links};
+use crate::{ImageKind, ImageRecord, Reference, Result, links};
 
 /// An image with all that leads to it and keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,35 @@ pub struct ImageState {
     pub holders: Vec<(Holder, Reference)>,
     /// The pins that keep it.
     pub pins: Vec<ImagePattern>,
+}
+
+/// An image as lists show it. Its layers are left out: to read them takes longer than all else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// What its layers are.
+    pub kind: ImageKind,
+    /// Bytes of its files on disk, shared content included.
+    pub size: u64,
+    /// When it was pulled last, seconds since 1970.
+    pub pulled_at: i64,
+    /// The names that lead to it.
+    pub names: Vec<String>,
+    /// The rows that keep it.
+    pub holders: Vec<(Holder, Reference)>,
+    /// The pins that keep it.
+    pub pins: Vec<ImagePattern>,
+}
+
+/// What lists need of an image's row.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    manifest: Digest,
+    kind: ImageKind,
+    size: u64,
+    pulled_at: i64,
 }
 
 /// What leads to images and keeps them, by image.
@@ -71,10 +101,24 @@ impl Store {
             Ok(states.collect())
         })
     }
+
+    /// All images as lists show them, as they are at one moment.
+    pub fn image_summaries(&self) -> Result<Vec<ImageSummary>> {
+        let now = self.now();
+        self.rows().read(|snapshot| {
+            let mut holding = Holding::read(snapshot, now)?;
+            let summaries = snapshot.all::<Head>(IMAGES)?.into_iter().map(|(_, head)| {
+                let Head { manifest, kind, size, pulled_at } = head;
+                let (names, holders, pins) = holding.take(&manifest);
+                ImageSummary { manifest, kind, size, pulled_at, names, holders, pins }
+            });
+            Ok(summaries.collect())
+        })
+    }
 }
 
 /// A row keeps what [`Reference::keeps`] says.
-fn by_image(
+pub(crate) fn by_image(
     names: &BTreeMap<Digest, Vec<String>>,
     rows: Vec<(Holder, Reference)>,
 ) -> HashMap<Digest, Vec<(Holder, Reference)>> {

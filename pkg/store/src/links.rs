@@ -1,7 +1,7 @@
 //! Rows that lead to each other, and the way back: from content to its images, from an image to its names, from a layer to its
 //! blobs. The way back follows from the rows, is written with them, and is made anew at each start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use imagevol_api::oci::Digest;
 use redb::MultimapTableDefinition;
@@ -84,20 +84,16 @@ impl Write<'_> {
         Ok(content)
     }
 
-    /// Makes all links anew from the rows.
+    /// Makes all links what the rows say.
     pub(crate) fn relink(&self) -> Result<()> {
-        for links in ALL {
-            self.clear_links(links)?;
-        }
+        let mut images = HashSet::new();
         for (manifest, image) in self.all::<ImageRecord>(IMAGES)? {
-            for key in image.content() {
-                self.link(IMAGES_OF, &key.to_string(), &manifest)?;
-            }
+            images.extend(image.content().iter().map(|key| (key.to_string(), manifest.clone())));
         }
+        self.set_links(IMAGES_OF, &images)?;
         for (from, links) in [(NAMES, NAMES_OF), (DIFF_IDS, BLOBS_OF)] {
-            for (key, digest) in self.all::<Digest>(from)? {
-                self.link(links, &digest.to_string(), &key)?;
-            }
+            let rows = self.all::<Digest>(from)?.into_iter();
+            self.set_links(links, &rows.map(|(key, digest)| (digest.to_string(), key)).collect())?;
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub(crate) struct Pin {
 
 /// The patterns of all pins.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pins(Vec<ImagePattern>);
+pub(crate) struct Pins(pub(crate) Vec<ImagePattern>);
 
 // === impl Pins ===
 

@@ -81,4 +81,6 @@ fn stayed(image: &Counted, because: Stay) -> Stayed {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Killed at any point of it: rows are mended in one transaction, files are deleted in any order, and the next start does it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,7 +102,7 @@ fn drop_content_without_files(inner: &Inner, write: &Write<'_>) -> Result<()> {
 
 /// An image whose files are gone cannot be mounted: its row goes, so that it is pulled again. Who has it mounted keeps it.
 fn drop_broken_images(inner: &Inner, write: &Write<'_>) -> Result<()> {
-    let content: BTreeSet<String> = write.all::<Content>(CONTENT)?.into_iter().map(|(key, _)| key).collect();
+    let content = write.keys(CONTENT)?;
     for (digest, image) in write.all::<ImageRecord>(IMAGES)? {
         let whole = durable::length(&inner.layout.image(&image.manifest))? == Some(image.index_bytes);
         if !whole || !image.content().iter().all(|key| content.contains(&key.to_string())) {
@@ -116,21 +116,21 @@ fn drop_broken_images(inner: &Inner, write: &Write<'_>) -> Result<()> {
 
 /// Names and layers that lead to what has just been dropped.
 fn drop_dangling(write: &Write<'_>) -> Result<()> {
-    let images: BTreeSet<Digest> =
-        write.all::<ImageRecord>(IMAGES)?.into_iter().map(|(_, image)| image.manifest).collect();
+    let images = write.keys(IMAGES)?;
     for (name, digest) in write.all::<Digest>(NAMES)? {
-        if !images.contains(&digest) {
+        if !images.contains(&digest.to_string()) {
             write.remove_name(&name)?;
         }
     }
     // A reference stays bound: what its holder has mounted is that image still, and would else be unmounted under a pod that reads it.
     let bound = write.all::<Reference>(REFERENCES)?.into_iter().filter_map(|(_, row)| row.image);
-    for gone in bound.filter(|image| !images.contains(image)).collect::<BTreeSet<_>>() {
+    for gone in bound.filter(|image| !images.contains(&image.to_string())).collect::<BTreeSet<_>>() {
         write.retire(&gone)?;
     }
+    let content = write.keys(CONTENT)?;
     for (_, diff_id) in write.all::<Digest>(DIFF_IDS)? {
         let layer = ContentKey::Layer(diff_id);
-        if write.get::<Content>(CONTENT, &layer.to_string())?.is_none() {
+        if !content.contains(&layer.to_string()) {
             write.remove_content(&layer)?;
         }
     }
@@ -139,11 +139,11 @@ fn drop_dangling(write: &Write<'_>) -> Result<()> {
 
 /// Each image was seen once, and nothing else was.
 fn match_uses(inner: &Inner, write: &Write<'_>) -> Result<()> {
-    let images: BTreeSet<String> = write.all::<ImageRecord>(IMAGES)?.into_iter().map(|(key, _)| key).collect();
-    for (key, _) in write.all::<Use>(USES)?.into_iter().filter(|(key, _)| !images.contains(key)) {
-        write.remove(USES, &key)?;
+    let (images, seen) = (write.keys(IMAGES)?, write.keys(USES)?);
+    for key in seen.difference(&images) {
+        write.remove(USES, key)?;
     }
-    for image in images {
+    for image in images.difference(&seen) {
         // Its key was read when rows that cannot be read were dropped.
         if let Ok(digest) = image.parse() {
             write.see(&inner.clock, &digest)?;
@@ -186,17 +186,18 @@ pub(crate) fn is_in_use(path: &Path) -> bool {
 
 /// Files of content and images that no row names.
 pub(crate) fn files_without_rows(layout: &Layout, snapshot: &Snapshot) -> Result<Vec<PathBuf>> {
-    let mut named = BTreeSet::new();
+    // As bytes: paths compare and hash component by component.
+    let mut named = HashSet::new();
     for (key, content) in snapshot.scan::<Content>(CONTENT)? {
         if let (Ok(key), Ok(content)) = (key.parse::<ContentKey>(), content) {
-            named.extend(layout.files_of(&key, &content).into_iter().map(|(path, _)| path));
+            named.extend(layout.files_of(&key, &content).into_iter().map(|(path, _)| path.into_os_string()));
         }
     }
-    let images = snapshot.scan::<ImageRecord>(IMAGES)?.into_iter();
-    named.extend(images.filter_map(|(digest, _)| Some(layout.image(&digest.parse().ok()?))));
+    let images = snapshot.keys(IMAGES)?.into_iter();
+    named.extend(images.filter_map(|digest| Some(layout.image(&digest.parse().ok()?).into_os_string())));
     let mut found = Vec::new();
     for dir in layout.content_dirs() {
-        found.extend(entries(&dir)?.into_iter().filter(|path| !named.contains(path)));
+        found.extend(entries(&dir)?.into_iter().filter(|path| !named.contains(path.as_os_str())));
     }
     Ok(found)
 }

@@ -57,12 +57,28 @@ impl ImageName {
 // === impl Reference ===
 
 impl Reference {
-    /// Whether it keeps `image`: bound to it, or waiting for a name that leads to it.
-    pub(crate) fn keeps(&self, image: &ImageRecord, names: &[String]) -> bool {
-        if let Some(bound) = &self.image {
-            return *bound == image.manifest;
+    /// The row of one that waits for an image.
+    pub(crate) fn new(reference: &str, terms: Terms, now: NodeTime) -> Self {
+        let (expires, until) = (terms.expires(now), terms.until);
+        Self { reference: reference.to_owned(), image: None, since: 0, expires, until }
+    }
+
+    /// What is written where a row is already: while the reference is the same, it stays bound.
+    pub(crate) fn in_place_of(self, known: Option<&Self>) -> Self {
+        match known {
+            Some(known) if known.reference == self.reference => {
+                Self { image: known.image.clone(), since: known.since, ..self }
+            }
+            Some(_) | None => self,
         }
-        let manifest = image.manifest.to_string();
+    }
+
+    /// Whether it keeps `image`: bound to it, or waiting for a name that leads to it.
+    pub(crate) fn keeps(&self, image: &Digest, names: &[String]) -> bool {
+        if let Some(bound) = &self.image {
+            return bound == image;
+        }
+        let manifest = image.to_string();
         // Its platform is not known before it is bound: until then it keeps the image of each.
         let leads = |name: &String| names.iter().any(|known| without_platform(known) == name);
         candidates(&self.reference).iter().any(|name| leads(name) || *name == manifest)
@@ -83,11 +99,8 @@ impl Store {
         let (key, clock) = (holder.to_string(), &self.inner.clock);
         let write = self.rows().write()?;
         let known: Option<Reference> = write.get(REFERENCES, &key)?;
-        let (expires, until) = (terms.expires(clock.now()), terms.until);
-        let row = match &known {
-            Some(known) if known.reference == reference => Reference { expires, until, ..known.clone() },
-            Some(_) | None => Reference { reference: reference.to_owned(), image: None, since: now(), expires, until },
-        };
+        let wanted = Reference { since: now(), ..Reference::new(reference, terms, clock.now()) };
+        let row = wanted.in_place_of(known.as_ref());
         if known.as_ref() == Some(&row) {
             return Ok(());
         }
@@ -175,8 +188,9 @@ impl Store {
     /// Who keeps an image: the rows' keys.
     pub fn holders_of(&self, image: &ImageRecord) -> Result<Vec<Holder>> {
         let (names, now) = (self.names_of(&image.manifest)?, self.now());
-        let keeps =
-            |(holder, row): (Holder, Reference)| (!row.is_over(now) && row.keeps(image, &names)).then_some(holder);
+        let keeps = |(holder, row): (Holder, Reference)| {
+            (!row.is_over(now) && row.keeps(&image.manifest, &names)).then_some(holder)
+        };
         Ok(self.references()?.into_iter().filter_map(keeps).collect())
     }
 

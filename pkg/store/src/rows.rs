@@ -1,5 +1,6 @@
 //! The database: tables, and reading and writing their rows.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -189,16 +190,16 @@ impl Snapshot {
         self.table(table)?.map_or_else(|| Ok(Vec::new()), |rows| scan_in(&rows, table))
     }
 
+    /// The keys of all rows.
+    pub(crate) fn keys(&self, table: Table) -> Result<Vec<String>> {
+        let Some(rows) = self.table(table)? else { return Ok(Vec::new()) };
+        rows.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
+    }
+
     /// The images of the store, by the keys of their rows.
     pub(crate) fn digests_of_images(&self) -> Result<Vec<Digest>> {
-        let Some(rows) = self.table(IMAGES)? else { return Ok(Vec::new()) };
-        let key = |key: &str| StoreError::Key { table: name(IMAGES), key: key.to_owned() };
-        rows.iter()?
-            .map(|row| {
-                let (digest, _) = row?;
-                digest.value().parse().map_err(|_| key(digest.value()))
-            })
-            .collect()
+        let wrong = |key: String| StoreError::Key { table: name(IMAGES), key };
+        self.keys(IMAGES)?.into_iter().map(|key| key.parse().map_err(|_| wrong(key))).collect()
     }
 
     /// A table; `None` in a store of a version that did not have it.
@@ -241,6 +242,12 @@ impl Write<'_> {
     /// All rows, those too that cannot be read.
     pub(crate) fn scan<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<Scanned<T>>> {
         scan_in(&self.transaction.open_table(table)?, table)
+    }
+
+    /// The keys of all rows.
+    pub(crate) fn keys(&self, table: Table) -> Result<HashSet<String>> {
+        let rows = self.transaction.open_table(table)?;
+        rows.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
     }
 
     /// All rows whose keys begin with `prefix`.
@@ -294,6 +301,12 @@ impl Write<'_> {
         values(self.transaction.open_multimap_table(links)?.get(key)?)
     }
 
+    /// The keys that are linked to anything.
+    pub(crate) fn linked_keys(&self, links: Links) -> Result<HashSet<String>> {
+        let links = self.transaction.open_multimap_table(links)?;
+        links.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+    }
+
     /// Links a key to another; again is no change.
     pub(crate) fn link(&self, links: Links, key: &str, to: &str) -> Result<()> {
         self.transaction.open_multimap_table(links)?.insert(key, to)?;
@@ -306,10 +319,25 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Takes all links of a table back.
-    pub(crate) fn clear_links(&self, links: Links) -> Result<()> {
-        self.transaction.delete_multimap_table(links)?;
-        self.transaction.open_multimap_table(links)?;
+    /// Makes the links of a table those that are `expected`. Most of the time they are, and nothing is written.
+    pub(crate) fn set_links(&self, links: Links, expected: &HashSet<(String, String)>) -> Result<()> {
+        let mut table = self.transaction.open_multimap_table(links)?;
+        let (mut known, mut wrong) = (0, Vec::new());
+        for entry in table.iter()? {
+            let (key, linked) = entry?;
+            for value in values(linked)? {
+                let link = (key.value().to_owned(), value);
+                if expected.contains(&link) { known += 1 } else { wrong.push(link) }
+            }
+        }
+        for (key, value) in &wrong {
+            table.remove(key.as_str(), value.as_str())?;
+        }
+        if known < expected.len() {
+            for (key, value) in expected {
+                table.insert(key.as_str(), value.as_str())?;
+            }
+        }
         Ok(())
     }
 

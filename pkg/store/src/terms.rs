@@ -80,7 +80,7 @@ impl Write<'_> {
         let names = self.names_of(&image.manifest)?;
         for kind in ["external/", "prefetch/"] {
             for (key, row) in self.all_below::<Reference>(REFERENCES, kind)? {
-                if row.until == Until::Used && row.keeps(image, &names) {
+                if row.until == Until::Used && row.keeps(&image.manifest, &names) {
                     self.remove(REFERENCES, &key)?;
                 }
             }

@@ -83,6 +83,42 @@ fn what_recovery_drops_stays_readable_where_it_is_mounted() {
     });
 }
 
+/// All rows are lost, and a pod reads on: nothing is deleted under it, and what nobody reads is.
+#[test]
+fn a_mounted_file_that_lost_its_row_stays_until_it_is_unmounted() {
+    in_namespace("mounts::a_mounted_file_that_lost_its_row_stays_until_it_is_unmounted", || {
+        with_image(|scratch, at, backend| {
+            stage(scratch.store(), "i", at, backend);
+            pull(scratch.store(), "idle", &[Piece::blob(b"idle")]);
+            scratch.reopen_after(|dir| fs::remove_file(dir.join("db.redb")).unwrap());
+            let left = content_files(scratch.dir.path());
+            // The EROFS file, the layer's tar, the artifact's file.
+            assert_eq!(left.len(), 3, "{left:?}");
+            assert_eq!(scratch.store().fsck().unwrap().unfinished.len(), 3);
+            assert_eq!(fs::read(at.join("dir/a")).unwrap(), b"from the layer");
+            Kernel.unmount(at).unwrap();
+            scratch.reopen();
+            assert!(content_files(scratch.dir.path()).is_empty());
+        });
+    });
+}
+
+#[test]
+fn a_census_sees_what_is_mounted() {
+    in_namespace("mounts::a_census_sees_what_is_mounted", || {
+        with_image(|scratch, at, backend| {
+            let mounted = |scratch: &Scratch| scratch.store().census().unwrap().images[0].mounted;
+            assert!(!mounted(scratch));
+            stage(scratch.store(), "i", at, backend);
+            assert!(mounted(scratch));
+            let now = scratch.store().now();
+            assert_eq!(kind(&scratch.store().remove_unneeded(&manifest_of("i"), now).unwrap_err()), "Mounted");
+            Kernel.unmount(at).unwrap();
+            assert!(!mounted(scratch));
+        });
+    });
+}
+
 #[test]
 fn layers_are_stacked_and_an_empty_image_mounts() {
     in_namespace("mounts::layers_are_stacked_and_an_empty_image_mounts", || {
