@@ -41,11 +41,7 @@ impl Progress {
 
     /// Where each blob stands now, in the order in which they were shown.
     pub fn snapshot(&self) -> Vec<BlobProgress> {
-        let read = |blob: &Blob| BlobProgress {
-            digest: blob.digest.clone(),
-            size: blob.size,
-            done: blob.done(),
-        };
+        let read = |blob: &Blob| BlobProgress { digest: blob.digest.clone(), size: blob.size, done: blob.done() };
         self.blobs().iter().map(read).collect()
     }
 
