@@ -65,7 +65,7 @@ pub(super) async fn export(node: &Node, query: &Query) -> Result<Answer, Failure
     let export = node.service.export(&references).await.map_err(|error| failure(&error))?;
     let images = images_of(&export)?;
     let (sender, receiver) = mpsc::channel(PIECES);
-    node.tasks().spawn("export", blocking(move || write(export, sender)));
+    node.tasks().spawn("export", blocking(move || write(export, &sender)));
     let pieces = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
     let frames = pieces.map(|piece: io::Result<Bytes>| piece.map(Frame::data));
     let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
@@ -95,7 +95,7 @@ async fn run(
     sender: &mpsc::Sender<ImportEvent>,
 ) -> Result<(), Why> {
     let (feed, chunks) = chunks::channel();
-    let (_, kept) = tokio::join!(forward(body, feed, bytes), node.service.keep_archive(chunks));
+    let ((), kept) = tokio::join!(forward(body, feed, bytes), node.service.keep_archive(chunks));
     let kept = kept.map_err(|error| error.to_string())?;
     let (holder, progress) = (next_command(), Progress::default());
     node.service.hold(&holder, REFERENCE).await.map_err(|error| error.to_string())?;
@@ -168,7 +168,7 @@ fn images_of(export: &Export) -> Result<HeaderValue, Failure> {
 }
 
 /// The answer of an archive that could not be written to its end is broken off.
-fn write(export: Export, sender: mpsc::Sender<io::Result<Bytes>>) {
+fn write(export: Export, sender: &mpsc::Sender<io::Result<Bytes>>) {
     let mut out = BufWriter::with_capacity(CHUNK, Pieces(sender.clone()));
     let Err(error) = export.write(&mut out) else { return };
     if error.kind() != io::ErrorKind::BrokenPipe {

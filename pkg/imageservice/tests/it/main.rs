@@ -9,6 +9,8 @@ mod integrity;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod offline;
+#[cfg(test)]
 mod rights;
 #[cfg(test)]
 mod room;
