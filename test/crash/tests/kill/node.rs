@@ -29,8 +29,9 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new() -> Self {
-        // The test's own registry only; whoever gives a pull up gives it up at once.
-        let config = "dockerConfigDirs: []\nabandonedPullGracePeriod: 0s\nshutdownGracePeriod: 5s";
+        // The test's own registry only; whoever gives a pull up gives it up at once. Images are collected by command alone, young ones too.
+        let config = "dockerConfigDirs: []\nabandonedPullGracePeriod: 0s\nshutdownGracePeriod: 5s\n\
+                      imageGCHighThresholdPercent: 100\nimageMinimumGCAge: 0s";
         Self { daemon: Daemon::new().config(config), ending: AtomicBool::new(false) }
     }
 

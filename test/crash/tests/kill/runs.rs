@@ -44,6 +44,10 @@ pub(crate) enum Operation {
     /// Removes an image, which is refused where it is in use.
     Remove(String),
     Pull(String),
+    /// Collects every image that nobody needs.
+    Collect,
+    Pin(String),
+    Unpin(String),
     /// Tries a failed pod again.
     Retry,
     Look,
@@ -223,7 +227,8 @@ impl Crash {
                 Some(image) => Operation::Remove(image.digest.to_string()),
                 None => Operation::Look,
             },
-            88..94 => {
+            88..92 => Operation::Collect,
+            92..96 => {
                 let image = self.catalog.make(&mut self.random, Fate::Good);
                 Operation::Pull(self.catalog.image(image).reference.clone())
             }
@@ -293,6 +298,9 @@ impl Operation {
             }
             Self::Remove(name) => remove(node, world, &name),
             Self::Pull(reference) => drop(node.acknowledges(&["pull", "-q", &reference])),
+            Self::Collect => drop(node.acknowledges(&["gc", "--all"])),
+            Self::Pin(reference) => drop(node.acknowledges(&["pin", &reference])),
+            Self::Unpin(reference) => drop(node.acknowledges(&["unpin", &reference])),
             Self::Retry => {
                 if let Some(name) = chosen(world, random, |pod| pod.bad && pod.presence == Presence::There) {
                     world.retry(node, &name);

@@ -1,5 +1,7 @@
 //! The steps of one mount and of one unmount, one after the other: each is interrupted once, and after each nothing is left.
 
+use std::collections::BTreeSet;
+
 use imagevol_test_support::daemon::own_mounts;
 use imagevol_test_support::registry::{Fault, Gate};
 use nix::sys::signal::Signal;
@@ -75,6 +77,64 @@ fn a_recovery_is_interrupted_at_every_step(#[case] moment: Steps) {
         crash.empty();
     }
     crash.tell("recoveries");
+}
+
+/// A pod that runs, an image that nobody needs, and one that is pinned; the last two.
+fn mixed(crash: &mut Crash) -> (Served, Served) {
+    let (_, operation) = apply(crash);
+    crash.live(operation);
+    let mut pull = || {
+        let image = crash.catalog.make_artifact(&mut crash.random, Fate::Good);
+        let image = crash.catalog.image(image).clone();
+        crash.live(Operation::Pull(image.reference.clone()));
+        image
+    };
+    let (needless, pinned) = (pull(), pull());
+    crash.live(Operation::Pin(pinned.reference.clone()));
+    (needless, pinned)
+}
+
+fn digests(crash: &Crash) -> BTreeSet<String> {
+    let images = crash.node.items(&["images"]).into_iter();
+    images.map(|image| image["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What is in use or pinned stays, whenever the collection ends; the next one takes the rest.
+#[rstest]
+#[case::files(Moment::Files, 1..=16)]
+fn a_collection_is_interrupted_at_every_step(#[case] moment: Steps, #[case] steps: std::ops::RangeInclusive<usize>) {
+    let Some(mut crash) = begin("collections") else { return };
+    for step in steps {
+        let (needless, pinned) = mixed(&mut crash);
+        let before = digests(&crash);
+        crash.run(plan(Operation::Collect, moment(step)));
+        let needed: BTreeSet<_> = before.into_iter().filter(|digest| *digest != needless.digest.to_string()).collect();
+        assert!(digests(&crash).is_superset(&needed), "step {step}\n{}", crash.node.daemon.log());
+        crash.live(Operation::Collect);
+        assert_eq!(digests(&crash), needed, "step {step}\n{}", crash.node.daemon.log());
+        crash.live(Operation::Unpin(pinned.reference));
+        crash.empty();
+    }
+    crash.tell("collections");
+}
+
+/// A pin that was acknowledged holds; one that was not holds or does not.
+#[rstest]
+#[case::files(Moment::Files, 1..=5)]
+fn a_pin_is_interrupted_at_every_step(#[case] moment: Steps, #[case] steps: std::ops::RangeInclusive<usize>) {
+    let Some(mut crash) = begin("pins") else { return };
+    for step in steps {
+        let (needless, pinned) = mixed(&mut crash);
+        crash.run(plan(Operation::Pin(needless.reference.clone()), moment(step)));
+        crash.live(Operation::Collect);
+        assert!(digests(&crash).contains(&pinned.digest.to_string()), "step {step}\n{}", crash.node.daemon.log());
+        crash.live(Operation::Pin(needless.reference.clone()));
+        crash.live(Operation::Unpin(needless.reference));
+        crash.live(Operation::Unpin(pinned.reference));
+        crash.live(Operation::Collect);
+        crash.empty();
+    }
+    crash.tell("pins");
 }
 
 fn hold(part: String) -> (String, Fault, Gate) {
