@@ -90,14 +90,22 @@ fn upload(source: Source, trouble: &Trouble) -> Upload {
 async fn follow(arguments: &Import, name: &str, events: &mut Lines, bar: Option<&ProgressBar>) -> Result<()> {
     while let Some(event) = events.next().await? {
         match event {
-            ImportEvent::Progress { bytes } => bar.iter().for_each(|bar| bar.set_position(bytes)),
+            ImportEvent::Progress { bytes } => {
+                if let Some(bar) = bar {
+                    bar.set_position(bytes);
+                }
+            }
             ImportEvent::Imported { names, id, size } => {
-                bar.iter().for_each(|bar| bar.finish_and_clear());
+                if let Some(bar) = bar {
+                    bar.finish_and_clear();
+                }
                 tell(arguments, (&names, &id, size))?;
             }
             ImportEvent::Done => return Ok(()),
             ImportEvent::Failed { message } => {
-                bar.iter().for_each(|bar| bar.abandon());
+                if let Some(bar) = bar {
+                    bar.abandon();
+                }
                 return Err(CommandError::Import { name: name.to_owned(), message });
             }
         }

@@ -53,7 +53,7 @@ impl Source {
         if metadata.is_dir() {
             return Self::directory(path, name);
         }
-        let size = metadata.is_file().then(|| metadata.len());
+        let size = metadata.is_file().then_some(metadata.len());
         Ok(Self { name, size, from: From::Stream(Box::new(file)) })
     }
 
