@@ -10,14 +10,18 @@ use clap_complete::Shell;
 use crate::output::{DataFormat, ObjectFormat, TableFormat};
 use crate::text;
 
+mod space;
+
+pub(crate) use space::{Gc, Pins, Prefetch, ReportFormat, Why};
+
 /// Where imagevold listens by default.
 const DEFAULT_SOCKET: &str = "/run/imagevol/imagevold.sock";
 
 /// Commands in the order in which the help shows them.
 const GROUPS: [(&str, &[&str]); 4] = [
     ("Pods", &["apply", "get", "describe", "wait", "path", "retry", "delete"]),
-    ("Images", &["pull", "images", "inspect", "rmi", "import", "export"]),
-    ("Node", &["status", "fsck"]),
+    ("Images", &["pull", "prefetch", "images", "inspect", "why", "pin", "unpin", "rmi", "import", "export"]),
+    ("Node", &["status", "df", "gc", "fsck"]),
     ("Other", &["version", "completion", "help"]),
 ];
 
@@ -70,7 +74,7 @@ pub(crate) enum Command {
     /// Try a failed pod again
     #[command(override_usage = "imagevol retry [OPTIONS] pod NAME...")]
     Retry(Names),
-    /// List pods, volumes, images, pulls or events
+    /// List pods, volumes, images, pulls, pins, events and more
     Get(Get),
     /// Show a pod in detail, with its volumes and events
     #[command(override_usage = "imagevol describe [OPTIONS] pod [NAME]...")]
@@ -87,6 +91,18 @@ pub(crate) enum Command {
     Import(Import),
     /// Write images to a tar, as an OCI layout
     Export(Export),
+    /// Fetch images ahead of their pods, and keep them until one uses them
+    Prefetch(Prefetch),
+    /// Tell why an image is on this node, and when it may go
+    Why(Why),
+    /// Keep images from garbage collection
+    Pin(Pins),
+    /// Take pins back
+    Unpin(Pins),
+    /// Remove images that nobody needs
+    Gc(Gc),
+    /// Show what takes space
+    Df(Report),
     /// Print the directory where a pod's volume is mounted
     Path(PathOf),
     /// Wait until pods are mounted, or failed
@@ -175,10 +191,11 @@ Examples:
   imagevol get pod web -o yaml
   imagevol get events --for pod/web
   imagevol get volumes -A
-  imagevol get pulls"
+  imagevol get pulls
+  imagevol get prefetch"
 )]
 pub(crate) struct Get {
-    /// pods, volumes, images, pulls or events; then names, to see only these
+    /// pods, volumes, images, pulls, pins, prefetch, references or events; then names, to see only these
     #[arg(value_name = "TYPE", required = true)]
     pub target: Vec<String>,
     /// Objects of all namespaces

@@ -134,6 +134,11 @@ impl Client {
         self.call(Method::GET, path, Bytes::new()).await
     }
 
+    /// `PUT`s without a body: the path says it all.
+    pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call(Method::PUT, path, Bytes::new()).await
+    }
+
     /// `DELETE`s.
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.call(Method::DELETE, path, Bytes::new()).await

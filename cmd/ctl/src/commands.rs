@@ -3,17 +3,23 @@
 mod apply;
 mod delete;
 mod describe;
+mod df;
 mod export;
+mod gc;
 mod get;
 mod images;
 mod import;
 mod node;
 mod path;
+mod pins;
+mod prefetch;
 mod pull;
 mod pulls;
+mod references;
 mod version;
 mod volumes;
 mod wait;
+mod why;
 
 use std::io;
 
@@ -37,6 +43,12 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Rmi(arguments) => images::remove(&session, &arguments).await,
         Command::Import(arguments) => import::run(&session, &arguments).await,
         Command::Export(arguments) => export::run(&session, &arguments).await,
+        Command::Prefetch(arguments) => prefetch::run(&session, &arguments).await,
+        Command::Why(arguments) => why::run(&session, &arguments).await,
+        Command::Pin(arguments) => pins::pin(&session, &arguments).await,
+        Command::Unpin(arguments) => pins::unpin(&session, &arguments).await,
+        Command::Gc(arguments) => gc::run(&session, &arguments).await,
+        Command::Df(arguments) => df::run(&session, &arguments).await,
         Command::Path(arguments) => path::run(&session, &arguments).await,
         Command::Wait(arguments) => wait::run(&session, &arguments).await,
         Command::Fsck(arguments) => node::fsck(&session, &arguments).await,

@@ -223,6 +223,12 @@ pub(crate) enum CommandError {
         /// How many.
         problems: u64,
     },
+    /// Images should have gone and did not.
+    #[error("{} could not be removed", text::count(*images, "image"))]
+    NotCollected {
+        /// How many.
+        images: u64,
+    },
     /// An object does not have the form of its kind.
     #[error("the daemon sent a {kind} that cannot be read")]
     Decode {
@@ -298,6 +304,7 @@ impl CommandError {
             | Self::Decode { .. }
             | Self::Json(_)
             | Self::Yaml(_)
+            | Self::NotCollected { .. }
             | Self::Reported => return None,
         };
         Some(hint.to_owned())

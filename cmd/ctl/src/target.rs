@@ -17,6 +17,12 @@ pub(crate) enum Resource {
     Pulls,
     /// `volumes`, `volume`, `vol`.
     Volumes,
+    /// `pins`, `pin`.
+    Pins,
+    /// `prefetch`.
+    Prefetch,
+    /// `references`, `reference`, `ref`.
+    References,
 }
 
 /// A type and the names that were given with it.
@@ -40,6 +46,9 @@ impl Resource {
             Self::Secrets => "secrets",
             Self::Pulls => "pulls",
             Self::Volumes => "volumes",
+            Self::Pins => "pins",
+            Self::Prefetch => "prefetch",
+            Self::References => "references",
         }
     }
 
@@ -52,6 +61,9 @@ impl Resource {
             Self::Secrets => "secret",
             Self::Pulls => "pull",
             Self::Volumes => "volume",
+            Self::Pins => "pin",
+            Self::Prefetch => "prefetch",
+            Self::References => "reference",
         }
     }
 
@@ -64,6 +76,9 @@ impl Resource {
             "secrets" | "secret" => Some(Self::Secrets),
             "pulls" | "pull" => Some(Self::Pulls),
             "volumes" | "volume" | "vol" => Some(Self::Volumes),
+            "pins" | "pin" => Some(Self::Pins),
+            "prefetch" | "prefetches" => Some(Self::Prefetch),
+            "references" | "reference" | "ref" => Some(Self::References),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! `get`: pods, volumes, images, pulls and events as tables or as themselves.
+//! `get`: pods, volumes, images, pulls, pins and more as tables or as themselves.
 
 mod rows;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{images, pulls, volumes};
+use super::{images, pins, prefetch, pulls, references, volumes};
 use crate::cli::Get;
 use crate::describe;
 use crate::error::{CommandError, Result};
@@ -16,6 +16,18 @@ use crate::session::{self, Failures, Session, path_in};
 use crate::table::Table;
 use crate::target::{Resource, Target};
 use crate::text;
+
+/// What can be listed.
+const KNOWN: [Resource; 8] = [
+    Resource::Pods,
+    Resource::Volumes,
+    Resource::Images,
+    Resource::Pulls,
+    Resource::Pins,
+    Resource::Prefetch,
+    Resource::References,
+    Resource::Events,
+];
 
 /// A list of Kubernetes objects, each kept as the daemon sent it.
 #[derive(Debug, Deserialize)]
@@ -37,8 +49,7 @@ pub(super) struct Columns {
 
 /// Prints what was asked for.
 pub(super) async fn run(session: &Session, arguments: &Get) -> Result<()> {
-    let known = [Resource::Pods, Resource::Volumes, Resource::Images, Resource::Pulls, Resource::Events];
-    let target = Target::parse(&arguments.target, &known)?;
+    let target = Target::parse(&arguments.target, &KNOWN)?;
     if arguments.all_namespaces && !target.names.is_empty() {
         return Err(CommandError::Usage("a resource cannot be retrieved by name across all namespaces"));
     }
@@ -46,6 +57,9 @@ pub(super) async fn run(session: &Session, arguments: &Get) -> Result<()> {
         Resource::Images => return images::get(session, arguments, &target.names).await,
         Resource::Pulls => return pulls::get(session, arguments, &target.names).await,
         Resource::Volumes => return volumes::get(session, arguments, &target.names).await,
+        Resource::Pins => return pins::get(session, arguments, &target.names).await,
+        Resource::Prefetch => return prefetch::get(session, arguments, &target.names).await,
+        Resource::References => return references::get(session, arguments, &target.names).await,
         Resource::Pods | Resource::Events | Resource::Secrets => {}
     }
     let mut failures = Failures::default();

@@ -145,7 +145,8 @@ fn pulled(at: &str, clock: &Clock) -> String {
 
 /// The first holder and how many more there are; wide, all of them.
 fn used_by(image: &ImageSummary, columns: Columns) -> String {
-    let names: Vec<&str> = image.used_by.iter().map(|user| user.name.as_str()).collect();
+    let pinned = (!image.pins.is_empty()).then_some("pinned");
+    let names: Vec<&str> = image.used_by.iter().map(|user| user.name.as_str()).chain(pinned).collect();
     match names.as_slice() {
         [] => NONE.to_owned(),
         [first, rest @ ..] if !columns.wide && !rest.is_empty() => format!("{first} (+{} more)", rest.len()),

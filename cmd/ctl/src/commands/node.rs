@@ -1,7 +1,7 @@
 //! `status` and `fsck`.
 
 use bytes::Bytes;
-use imagevol_api::daemon::{FsckReport, NodeStatus, RunningPull};
+use imagevol_api::daemon::{FsckReport, NodeStatus, PrefetchCount, RunningPull};
 
 use crate::cli::{Fsck, Report};
 use crate::error::{CommandError, Result};
@@ -56,6 +56,9 @@ fn status_text(status: &NodeStatus) -> String {
     for (label, value) in fields {
         text::append(&mut text, format_args!("{label}:\t{}\n", text::line(&value)));
     }
+    if status.prefetch.wanted > 0 {
+        text::append(&mut text, format_args!("Prefetch:\t{}\n", prefetch(status.prefetch)));
+    }
     if status.pulls.is_empty() {
         text.push_str("Pulls:\t<none>\n");
     }
@@ -63,7 +66,12 @@ fn status_text(status: &NodeStatus) -> String {
     text.push_str(&listed("Pulls:", status.pulls.iter().map(pull_line)));
     text.push_str(&listed("Not ready because:", status.not_ready.iter().cloned()));
     text.push_str(&listed("Manifests not used:", status.manifest_problems.iter().cloned()));
+    text.push_str(&listed("Prefetch lists not used:", status.prefetch_problems.iter().cloned()));
     text
+}
+
+fn prefetch(PrefetchCount { wanted, present }: PrefetchCount) -> String {
+    format!("{present} of {} present", count(wanted, "image"))
 }
 
 fn pull_line(pull: &RunningPull) -> String {
@@ -99,7 +107,8 @@ mod tests {
             "version": {"version": "0.1.0", "kernel": "6.12.0"}, "nodeName": "n1", "imageBackend": "erofs", "stateDir": "/s", "rootDir": "/r",
             "manifestDir": "/m", "pods": 1, "mountedVolumes": 2, "images": 1, "usedBytes": 2_000_000, "availableBytes": 5_000_000_000_u64,
             "pulls": [{"reference": "a:1", "blobs": [{"digest": digest, "size": 2000, "done": 1000}]}], "notReady": ["pods not read"],
-            "manifestProblems": ["a.yaml: no \u{1b} object"],
+            "manifestProblems": ["a.yaml: no \u{1b} object"], "prefetch": {"wanted": 2, "present": 1},
+            "prefetchProblems": ["lists.yaml: file holds no object"],
         }))
         .unwrap();
         let text = "\
@@ -115,12 +124,15 @@ Pods:           1 pod
 Volumes:        2 volumes mounted
 Images:         1 image, 2MB
 Free:           5GB
+Prefetch:       1 of 2 images present
 Pulls:
   a:1: 1kB of 2kB in 1 blob
 Not ready because:
   pods not read
 Manifests not used:
   a.yaml: no \\u{1b} object
+Prefetch lists not used:
+  lists.yaml: file holds no object
 ";
         assert_eq!(status_text(&status), text);
     }

@@ -17,30 +17,48 @@ use crate::text;
 const TEMPLATE: &str =
     "{prefix} [{wide_bar}] {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec:>12}";
 
+/// A pull that the daemon is asked for, by whichever command.
+pub(super) struct Asked<'a> {
+    /// As given.
+    pub reference: &'a str,
+    /// Without progress.
+    pub quiet: bool,
+    /// Where it is asked.
+    pub path: &'a str,
+    /// What is asked.
+    pub body: Bytes,
+}
+
 /// Pulls; the digest comes last, alone on standard output.
 pub(super) async fn run(session: &Session, arguments: &Pull) -> Result<()> {
-    let mut progress = Progress::new(arguments)?;
     let request = PullRequest { reference: arguments.reference.clone() };
-    let body = serde_json::to_vec(&request).map_err(CommandError::Json)?;
-    let mut events = session.client.post_for_lines("/images/pull", Bytes::from(body)).await?;
+    let body = serde_json::to_vec(&request).map_err(CommandError::Json)?.into();
+    let (reference, quiet) = (arguments.reference.as_str(), arguments.quiet);
+    follow(session, Asked { reference, quiet, path: "/images/pull", body }).await
+}
+
+/// Asks, and shows what comes.
+pub(super) async fn follow(session: &Session, asked: Asked<'_>) -> Result<()> {
+    let mut progress = Progress::new(&asked)?;
+    let mut events = session.client.post_for_lines(asked.path, asked.body.clone()).await?;
     while let Some(event) = events.next().await? {
         match event {
             PullEvent::Progress { blobs } => progress.update(&blobs)?,
             PullEvent::Pulled { reference, id, size } => {
                 progress.finish();
-                return done(arguments, (&reference, &id, size));
+                return done(&asked, (&reference, &id, size));
             }
             PullEvent::Failed { message } => {
                 progress.finish();
-                return Err(CommandError::Pull { reference: arguments.reference.clone(), message });
+                return Err(CommandError::Pull { reference: asked.reference.to_owned(), message });
             }
         }
     }
-    Err(CommandError::PullInterrupted { reference: arguments.reference.clone() })
+    Err(CommandError::PullInterrupted { reference: asked.reference.to_owned() })
 }
 
-fn done(arguments: &Pull, (reference, id, size): (&str, &Digest, u64)) -> Result<()> {
-    if !arguments.quiet {
+fn done(asked: &Asked<'_>, (reference, id, size): (&str, &Digest, u64)) -> Result<()> {
+    if !asked.quiet {
         session::note(&format!("Pulled {} ({})", text::line(reference), text::human_size(size)))?;
     }
     session::print(&format!("{id}\n"))
@@ -55,14 +73,14 @@ enum Progress {
 // === impl Progress ===
 
 impl Progress {
-    fn new(arguments: &Pull) -> Result<Self> {
-        if arguments.quiet {
+    fn new(asked: &Asked<'_>) -> Result<Self> {
+        if asked.quiet {
             return Ok(Self::Quiet);
         }
         if io::stderr().is_terminal() {
             return Bars::new().map(Self::Bars);
         }
-        session::note(&format!("Pulling {}", text::line(&arguments.reference)))?;
+        session::note(&format!("Pulling {}", text::line(asked.reference)))?;
         Ok(Self::Lines(Lines::default()))
     }
 

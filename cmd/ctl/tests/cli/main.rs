@@ -6,6 +6,7 @@ mod fake;
 mod images;
 mod plugin;
 mod pods;
+mod space;
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
