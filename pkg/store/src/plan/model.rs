@@ -138,7 +138,7 @@ impl World {
                 Pod::Bound { image } | Pod::Mounted { image } if self.disk.rows.contains_key(key) => {
                     self.needed[image] = self.now;
                 }
-                _ => {}
+                Pod::Absent | Pod::Waiting { .. } | Pod::Pulling { .. } | Pod::Bound { .. } | Pod::Mounted { .. } => {}
             }
         }
     }
@@ -163,26 +163,25 @@ impl World {
                 self.disk.rows.insert(key, row);
                 Pod::Waiting { tag }
             }
-            Pod::Waiting { tag } => match self.disk.names.get(&tag).copied().filter(|_| self.seed % 3 > 0) {
-                Some(image) => {
+            Pod::Waiting { tag } => {
+                let known = self.disk.names.get(&tag).copied();
+                if let Some(image) = known.filter(|_| !self.seed.is_multiple_of(3)) {
                     self.bind(&key, image);
                     Pod::Bound { image }
-                }
-                None => {
+                } else {
                     // The registry moves tags as it likes.
                     let image = if self.random(4) == 0 { self.random(IMAGES) } else { tag };
                     pieces(image).for_each(|piece| self.disk.content[piece] = true);
                     Pod::Pulling { tag, image }
                 }
-            },
+            }
             Pod::Pulling { tag, image } => {
                 self.commit(tag, image);
                 self.bind(&key, image);
                 Pod::Bound { image }
             }
-            Pod::Bound { image } => Pod::Mounted { image },
-            Pod::Mounted { image } if self.seed % 2 == 0 => Pod::Bound { image },
-            Pod::Mounted { image } => Pod::Mounted { image },
+            Pod::Mounted { image } if self.seed.is_multiple_of(2) => Pod::Bound { image },
+            Pod::Bound { image } | Pod::Mounted { image } => Pod::Mounted { image },
         };
         self.forget_unmounted();
     }
@@ -193,8 +192,10 @@ impl World {
             self.stamp_kept(&row);
         }
         self.pods[pod] = match self.pods[pod] {
-            Pod::Mounted { image } if self.seed % 4 == 0 => Pod::Mounted { image },
-            _ => Pod::Absent,
+            Pod::Mounted { image } if self.seed.is_multiple_of(4) => Pod::Mounted { image },
+            Pod::Absent | Pod::Waiting { .. } | Pod::Pulling { .. } | Pod::Bound { .. } | Pod::Mounted { .. } => {
+                Pod::Absent
+            }
         };
     }
 
@@ -433,10 +434,9 @@ impl World {
     fn stamp_kept(&mut self, row: &Reference) {
         let moment = self.moment();
         for image in 0..IMAGES {
-            if row.keeps(&self.digests[image], &self.names_of(image)) {
-                if let Some(used) = self.disk.images.get_mut(&image) {
-                    used.last_used = Some(moment);
-                }
+            let kept = row.keeps(&self.digests[image], &self.names_of(image));
+            if let Some(used) = self.disk.images.get_mut(&image).filter(|_| kept) {
+                used.last_used = Some(moment);
             }
         }
     }

@@ -425,7 +425,7 @@ impl Run {
         assert_eq!(removed.names.into_iter().collect::<BTreeSet<_>>(), self.model.forget(image));
     }
 
-    fn row(&self, row: imagevol_store::Reference) -> Row {
+    fn row(row: imagevol_store::Reference) -> Row {
         let number = |digest: Digest| (0..COUNT).find(|image| manifest_of(&name(*image)) == digest).unwrap();
         let (wants, bound) = (row.reference, row.image.map(number));
         Row { wants, bound, expires: row.expires.map(|time| time.0), until_used: row.until == Until::Used }
@@ -473,7 +473,7 @@ impl Run {
             store.open_image(&manifest).unwrap();
         }
         let rows: BTreeMap<_, _> = store.references().unwrap().into_iter().collect();
-        let actual: BTreeMap<_, _> = rows.into_iter().map(|(holder, row)| (holder, self.row(row))).collect();
+        let actual: BTreeMap<_, _> = rows.into_iter().map(|(holder, row)| (holder, Self::row(row))).collect();
         assert_eq!(actual, self.model.rows);
         for stored in &self.leases {
             assert!(store.find(stored.lease.key()).unwrap().is_some());
