@@ -12,6 +12,7 @@ mod memory;
 mod peers;
 mod reading;
 mod sample;
+mod store;
 mod warm;
 
 use std::path::Path;
@@ -40,7 +41,7 @@ struct Options {
     /// Leave out other people's tools
     #[arg(long)]
     alone: bool,
-    /// Parts to run: names of images, and warm, kernel, read; all if none is named
+    /// Parts to run: names of images, and warm, kernel, read; all if none is named. Or `store` alone: a store of 10 000 images
     parts: Vec<String>,
 }
 
@@ -52,10 +53,18 @@ struct Bench {
 }
 
 fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.parts == ["store"] {
+        return ended(store::run(options.rounds));
+    }
     if !daemon::own_mounts("bench") || !daemon::have("bench", &["docker-registry"]) {
         return ExitCode::FAILURE;
     }
-    match run(Options::parse()) {
+    ended(run(options))
+}
+
+fn ended(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("bench: {error:#}");
