@@ -14,7 +14,7 @@ use imagevol_cri::{
 };
 use imagevol_mount::{Attributes, Backend, DetachedMount, Interface};
 use imagevol_registry::{Platform, Registry};
-use imagevol_store::{ImageRecord, Store};
+use imagevol_store::{ImageRecord, ImageSummary, Store};
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, ConfigKey};
@@ -211,7 +211,7 @@ impl EmbeddedImageService {
     async fn as_image(&self, record: ImageRecord) -> Result<Image> {
         let digest = record.manifest.clone();
         let (names, pins) = self.blocking(move |store| Ok((store.names_of(&digest)?, store.pins_of(&digest)?))).await?;
-        Ok(to_image(&record, names, &pins))
+        Ok(to_image((record.manifest, record.size), names, &pins))
     }
 }
 
@@ -230,8 +230,9 @@ impl std::fmt::Debug for Parts {
 #[async_trait]
 impl ImageService for EmbeddedImageService {
     async fn list(&self) -> Result<Vec<Image>> {
-        let images = self.blocking(Store::image_states).await?;
-        Ok(images.into_iter().map(|state| to_image(&state.image, state.names, &state.pins)).collect())
+        let images = self.blocking(Store::image_summaries).await?;
+        let image = |image: ImageSummary| to_image((image.manifest, image.size), image.names, &image.pins);
+        Ok(images.into_iter().map(image).collect())
     }
 
     async fn status(&self, image: &ImageSpec) -> Result<Option<Image>> {
@@ -335,8 +336,7 @@ pub(crate) fn normalized(reference: &str) -> String {
     Reference::parse(reference).map_or_else(|_| reference.to_owned(), |parsed| parsed.with_default_tag().to_string())
 }
 
-fn to_image(record: &ImageRecord, names: Vec<String>, pins: &[ImagePattern]) -> Image {
+fn to_image((manifest, size): (Digest, u64), names: Vec<String>, pins: &[ImagePattern]) -> Image {
     let (repo_digests, repo_tags) = names.into_iter().partition(|name| name.contains('@'));
-    let id = ImageId::new(record.manifest.clone());
-    Image { id, repo_tags, repo_digests, size: record.size, pinned: !pins.is_empty() }
+    Image { id: ImageId::new(manifest), repo_tags, repo_digests, size, pinned: !pins.is_empty() }
 }

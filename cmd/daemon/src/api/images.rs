@@ -63,9 +63,9 @@ fn reference_of(query: &Query) -> Result<&str, Failure> {
 async fn list(node: &Node) -> Result<Answer, Failure> {
     let users = user_names(node);
     let images = store(node, move |store| {
-        let mut images = store.images()?;
-        images.sort_by_key(|image| (std::cmp::Reverse(image.pulled_at), image.manifest.clone()));
-        images.iter().map(|image| summary(store, image, &users)).collect::<Result<Vec<_>, _>>()
+        let mut images = store.image_summaries()?;
+        images.sort_by_cached_key(|image| (std::cmp::Reverse(image.pulled_at), image.manifest.clone()));
+        Ok(images.into_iter().map(|image| summary(image, &users)).collect())
     });
     Ok(json(&ImageList { items: images.await? }))
 }
@@ -76,8 +76,10 @@ async fn inspect(node: &Node, reference: &str) -> Result<Answer, Failure> {
     let users = user_names(node);
     let detail = store(node, move |store| {
         let manifest = store.read_blob(&image.manifest)?;
+        let known = store.image_summaries()?.into_iter().find(|known| known.manifest == image.manifest);
+        let gone = || imagevol_store::StoreError::NoImage(image.manifest.to_string());
         Ok(ImageDetail {
-            summary: summary(store, &image, &users)?,
+            summary: summary(known.ok_or_else(gone)?, &users),
             media_type: image.media_type.clone(),
             artifact_type: image.artifact_type.clone(),
             annotations: image.annotations.clone(),
@@ -187,26 +189,22 @@ pub(super) fn lines<T: Serialize + Send + 'static>(receiver: mpsc::Receiver<T>) 
     answer
 }
 
-fn summary(
-    store: &imagevol_store::Store,
-    image: &ImageRecord,
-    users: &BTreeMap<String, String>,
-) -> imagevol_store::Result<ImageSummary> {
-    let (repo_digests, repo_tags) = store.names_of(&image.manifest)?.into_iter().partition(|name| name.contains('@'));
-    let user = |holder: Holder| {
+fn summary(image: imagevol_store::ImageSummary, users: &BTreeMap<String, String>) -> ImageSummary {
+    let (repo_digests, repo_tags) = image.names.into_iter().partition(|name| name.contains('@'));
+    let user = |(holder, _): (Holder, _)| {
         let key = holder.to_string();
         ImageUser { name: users.get(&key).cloned().unwrap_or_else(|| holder_name(&holder)) }
     };
-    Ok(ImageSummary {
-        id: image.manifest.clone(),
+    ImageSummary {
+        id: image.manifest,
         repo_tags,
         repo_digests,
         kind: kind_name(image.kind).to_owned(),
         size: image.size,
         pulled_at: jiff::Timestamp::from_second(image.pulled_at).map(|time| time.to_string()).unwrap_or_default(),
-        used_by: store.holders_of(image)?.into_iter().map(user).collect(),
-        pins: store.pins_of(&image.manifest)?.iter().map(ToString::to_string).collect(),
-    })
+        used_by: image.holders.into_iter().map(user).collect(),
+        pins: image.pins.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn kind_name(kind: ImageKind) -> &'static str {
