@@ -290,7 +290,7 @@ pub struct ImageSummary {
     /// Who uses it, or waits for it.
     pub used_by: Vec<ImageUser>,
     /// The pins that keep it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<String>,
 }
 
