@@ -258,7 +258,9 @@ impl Volumes {
 
     /// Tries again what has failed of a pod, without waiting for the end of its back-off.
     pub fn retry(&self, pod: &PodUid) {
-        self.change(|wishes| drop(wishes.retried.insert(pod.clone())));
+        self.change(|wishes| {
+            wishes.retried.insert(pod.clone());
+        });
     }
 
     /// Every volume that is wanted, with what became of it.
