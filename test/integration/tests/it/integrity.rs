@@ -30,8 +30,8 @@ fn flip(path: &PathBuf, at: u64) {
 /// The only file of the store with this suffix.
 fn stored(lab: &Lab, family: &str, suffix: &str) -> PathBuf {
     let dir = std::fs::read_dir(lab.daemon.state_dir().join(family).join("sha256")).unwrap();
-    let paths = dir.map(|entry| entry.unwrap().path());
-    paths.filter(|path| path.extension().is_some_and(|extension| extension == suffix)).next().unwrap()
+    let mut paths = dir.map(|entry| entry.unwrap().path());
+    paths.find(|path| path.extension().is_some_and(|extension| extension == suffix)).unwrap()
 }
 
 fn device(lab: &Lab, pod: &str) -> u64 {
