@@ -49,7 +49,7 @@ fn file_system(usage: &DiskUsage) -> String {
         line(&usage.state_dir),
         human_size(used),
         human_size(usage.capacity_bytes),
-        percent(used, usage.capacity_bytes),
+        used_percent(usage),
         human_size(usage.available_bytes),
     );
     if let Some(limit) = usage.limit_bytes {
@@ -60,12 +60,20 @@ fn file_system(usage: &DiskUsage) -> String {
     text
 }
 
+/// In the kubelet's integers (pkg/kubelet/images, image_gc_manager.go), as garbage collection compares it with its
+/// thresholds: what is available is rounded down, so what is used is rounded up. 0 where there is no capacity.
+fn used_percent(usage: &DiskUsage) -> u128 {
+    let available = u128::from(usage.available_bytes) * 100;
+    available.checked_div(usage.capacity_bytes.into()).map_or(0, |available| 100_u128.saturating_sub(available))
+}
+
 fn percent(part: u64, whole: u64) -> u128 {
     u128::from(part) * 100 / u128::from(whole.max(1))
 }
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
     use serde_json::json;
 
     use super::*;
@@ -89,5 +97,23 @@ Quarantine   0       0        0B     0B
 Limit: 2GB of 4GB (50%).
 ";
         assert_eq!(shown(&usage), text);
+    }
+
+    /// The table of `gc`'s own rounding, so that both say the same of one disk.
+    #[rstest]
+    #[case::empty(1000, 1000, 0)]
+    #[case::full(1000, 0, 100)]
+    #[case::rounds_up(1000, 159, 85)]
+    #[case::at_the_border(1000, 160, 84)]
+    #[case::more_available_than_there_is(1000, 2000, 0)]
+    #[case::huge(u64::MAX, u64::MAX / 2, 51)]
+    #[case::no_capacity(0, 0, 0)]
+    fn used_is_what_gc_says(#[case] capacity: u64, #[case] available: u64, #[case] used: u128) {
+        let usage: DiskUsage = serde_json::from_value(json!({
+            "stateDir": "/s", "capacityBytes": capacity, "availableBytes": available, "highThresholdPercent": 85,
+            "lowThresholdPercent": 80, "items": [],
+        }))
+        .unwrap();
+        assert!(file_system(&usage).contains(&format!(" used ({used}%), ")), "{}", file_system(&usage));
     }
 }
