@@ -223,11 +223,11 @@ pub(crate) enum CommandError {
         /// How many.
         problems: u64,
     },
-    /// Images should have gone and did not.
-    #[error("{} could not be removed", text::count(*images, "image"))]
+    /// An image should have gone and did not.
+    #[error("cannot remove {}", text::line(image))]
     NotCollected {
-        /// How many.
-        images: u64,
+        /// Which, and why: the daemon's words.
+        image: String,
     },
     /// An object does not have the form of its kind.
     #[error("the daemon sent a {kind} that cannot be read")]

@@ -28,13 +28,10 @@ pub(super) async fn run(session: &Session, arguments: &Gc) -> Result<()> {
 
 fn failed(report: &GcReport) -> Result<()> {
     let mut failures = Failures::default();
-    for failure in &report.failed {
-        failures.block(&format!("error: cannot remove {failure}"))?;
+    for image in &report.failed {
+        failures.sort::<()>(Err(CommandError::NotCollected { image: image.clone() }));
     }
-    match u64::try_from(report.failed.len()) {
-        Ok(0) => Ok(()),
-        images => Err(CommandError::NotCollected { images: images.unwrap_or(u64::MAX) }),
-    }
+    failures.result()
 }
 
 fn shown(report: &GcReport, all: bool) -> String {

@@ -15,10 +15,11 @@ fn gc_asks_for_what_it_was_told_and_fails_with_what_stays() {
             "failed": failed, "freedBytes": 4096,
         })
     };
-    let daemon = Daemon::start([("POST /gc", vec![ok(&report(&[])), ok(&report(&["sha256:1: disk\u{1b}"]))])]);
+    let stuck = report(&["sha256:1: disk\u{1b}", "sha256:2: busy"]);
+    let daemon = Daemon::start([("POST /gc", vec![ok(&report(&[])), ok(&stuck)])]);
     let text = "IMAGE   REASON   UNUSED FOR   FREED\na:1     unused   60s          4.1kB\nFreed 4.1kB.\n";
     assert_eq!(output(daemon.imagevol(&["gc", "--all", "--dry-run"])), text);
-    let error = "error: cannot remove sha256:1: disk\\u{1b}\nerror: 1 image could not be removed\n";
+    let error = "error: cannot remove sha256:1: disk\\u{1b}\nerror: cannot remove sha256:2: busy\n";
     daemon.imagevol(&["gc"]).assert().code(1).stdout(text).stderr(error);
     assert_eq!(daemon.asked()[0].1, r#"{"dryRun":true,"all":true}"#);
 }
