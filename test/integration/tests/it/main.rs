@@ -15,6 +15,7 @@ mod csi_sanity;
 mod failure;
 mod integrity;
 mod lab;
+mod lifetimes;
 mod manifest;
 mod manifests;
 mod metrics;
