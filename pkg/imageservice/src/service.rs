@@ -310,9 +310,13 @@ impl ImageReferences for EmbeddedImageService {
     async fn release(&self, holder: &Holder) -> Result<()> {
         let key = holder.clone();
         let image = self.blocking(move |store| store.release(&key)).await?;
-        let Some(image) = image else { return Ok(()) };
         let staging = Arc::clone(&self.staging);
-        self.blocking_mount(move || staging.unstage_if_unused(&image)).await
+        self.blocking_mount(move || match image {
+            Some(image) => staging.unstage_if_unused(&image),
+            // An earlier try may have removed the row and failed to unmount: of what, nobody knows any more.
+            None => staging.unstage_unused(),
+        })
+        .await
     }
 
     async fn holders(&self) -> Result<Vec<(Holder, String, Option<ImageId>)>> {

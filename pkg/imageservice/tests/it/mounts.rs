@@ -89,6 +89,19 @@ fn an_image_that_nobody_holds_is_not_mounted() {
     });
 }
 
+/// A release that failed to unmount has removed its row; whoever called tries again.
+#[test]
+fn a_second_release_unmounts_what_the_first_left_staged() {
+    alone("a_second_release_unmounts_what_the_first_left_staged", async || {
+        let (node, registry) = (Node::new(), FakeRegistry::start().await);
+        let id = pulled(&node, &registry, &["a"]).await;
+        Kernel.unmount(&mount(&node, &id, "a", Exec::Allow).await).unwrap();
+        node.service.store().release(&volume("a")).unwrap();
+        node.service.release(&volume("a")).await.unwrap();
+        assert!(!place(&node, &id).exists(), "nobody else would unmount it");
+    });
+}
+
 #[test]
 fn the_next_process_finds_what_is_staged() {
     alone("the_next_process_finds_what_is_staged", async || {
