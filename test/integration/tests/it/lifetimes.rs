@@ -335,9 +335,9 @@ fn what_a_list_keeps_for_one_pod_does_not_come_back() {
     node.only(&Kept::new(), &[&reference]);
     node.registry.clear_requests();
     for _ in 0..2 {
+        node.restart();
         node.until_listed(&reference, "Ended");
         node.only(&Kept::new(), &[]);
-        node.restart();
     }
     assert_eq!(node.registry.requests().len(), 0, "{:?}", node.registry.requests());
 }
