@@ -170,8 +170,12 @@ fn streams() -> Vec<Case> {
         refused_layer("gzip-wrong-crc", wrong_crc, "cannot be decompressed"),
         refused_layer("gzip-wrong-length", wrong_length, "cannot be decompressed"),
         refused_layer("gzip-cut-off", cut_off, "cannot be decompressed"),
-        refused("gzip-bomb", bomb, "16777216"),
-        refused_layer("zstd-bomb", LayerBuilder::new().file("bomb", vec![0; MAX_LAYER_BYTES + 1]).zstd(), "16777216"),
+        refused("gzip-bomb", bomb, "larger than 16.0 MiB"),
+        refused_layer(
+            "zstd-bomb",
+            LayerBuilder::new().file("bomb", vec![0; MAX_LAYER_BYTES + 1]).zstd(),
+            "larger than 16.0 MiB",
+        ),
         refused_layer("other-content-than-the-config-says", other_content, "diff"),
     ]
 }
