@@ -22,6 +22,10 @@ use serde::{Deserialize, Serialize};
 
 use imagevol_api::corev1::{Event, Pod};
 
+/// Memory for pages of the file. Rows are read once, at start, and written a few at a time: what is kept saves next to nothing. redb's own
+/// default of 1 GiB keeps the whole file, and with an hour of events that is the daemon's largest piece.
+const CACHE_BYTES: usize = 4 << 20;
+
 /// Layout of this file. A newer one is refused: an older program would misread it.
 const VERSION: u64 = 1;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
@@ -104,7 +108,7 @@ impl StatusDb {
         let file = private_file(path).map_err(|source| DbError::OpenFile { path: path.to_owned(), source })?;
         // A kill inside leaves an empty or half-made file, which the next start completes: redb writes its header last.
         let db = FileBackend::new(file)
-            .and_then(|backend| Database::builder().create_with_backend(backend))
+            .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend))
             .map_err(|source| DbError::Open { path: path.to_owned(), source })?;
         let db = Self { db: Arc::new(db) };
         db.check_version()?;
