@@ -5,6 +5,7 @@
 //! next one that passes tells the whole number. Pure: time is an argument, the caches are the only state.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -67,10 +68,11 @@ struct ObjectKey {
     api_version: Option<String>,
 }
 
-/// client-go `EventAggregatorByReasonFunc`: neither the text nor the field path.
+/// client-go `EventAggregatorByReasonFunc`: neither the text nor the field path. Each object is in all three caches, twice: keys share
+/// what they are made of, or full caches are the daemon's largest piece.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct AggregateKey {
-    object: ObjectKey,
+    object: Arc<ObjectKey>,
     kind: EventKind,
     reason: &'static str,
 }
@@ -78,20 +80,20 @@ struct AggregateKey {
 /// client-go `getEventKey`, or the aggregate's key for a combined event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum EventKey {
-    Single { group: AggregateKey, field_path: Option<String>, message: String },
+    Single { group: AggregateKey, field_path: Option<Arc<str>>, message: Arc<str> },
     Combined(AggregateKey),
 }
 
 /// client-go `getSpamKey`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct SpamKey {
-    object: ObjectKey,
+    object: Arc<ObjectKey>,
     kind: EventKind,
 }
 
 #[derive(Debug)]
 struct Similar {
-    messages: BTreeSet<String>,
+    messages: BTreeSet<Arc<str>>,
     last: Timestamp,
 }
 
@@ -124,17 +126,19 @@ impl Correlator {
 
     /// What to store for one observation; `None` if the object has had too many.
     pub(super) fn correlate(&mut self, event: &Observation) -> Option<Counted> {
-        let (key, message) = self.aggregate(event);
+        let object = Arc::new(ObjectKey::of(&event.about));
+        let (key, message) = self.aggregate(event, Arc::clone(&object));
         let counted = self.observe(event, key, message);
-        self.admit(event).then_some(counted)
+        self.admit(event, object).then_some(counted)
     }
 
-    fn aggregate(&mut self, event: &Observation) -> (EventKey, String) {
-        let group = AggregateKey::of(event);
+    fn aggregate(&mut self, event: &Observation, object: Arc<ObjectKey>) -> (EventKey, String) {
+        let group = AggregateKey { object, kind: event.kind, reason: event.reason };
+        let message: Arc<str> = event.message.as_str().into();
         let fresh = || Similar { messages: BTreeSet::new(), last: event.at };
         let recent = |similar: &Similar| seconds_between(similar.last, event.at) <= AGGREGATE_INTERVAL_SECONDS;
         let mut similar = self.aggregates.take(&group).filter(recent).unwrap_or_else(fresh);
-        similar.messages.insert(event.message.clone());
+        similar.messages.insert(Arc::clone(&message));
         similar.last = event.at;
         let combine = similar.messages.len() >= AGGREGATE_MAX_EVENTS;
         if combine {
@@ -145,8 +149,8 @@ impl Correlator {
         if combine {
             return (EventKey::Combined(group), format!("{AGGREGATE_PREFIX}{}", event.message));
         }
-        let field_path = event.about.field_path.clone();
-        (EventKey::Single { group, field_path, message: event.message.clone() }, event.message.clone())
+        let field_path = event.about.field_path.as_deref().map(Arc::from);
+        (EventKey::Single { group, field_path, message }, event.message.clone())
     }
 
     fn observe(&mut self, event: &Observation, key: EventKey, message: String) -> Counted {
@@ -160,8 +164,8 @@ impl Correlator {
         counted
     }
 
-    fn admit(&mut self, event: &Observation) -> bool {
-        let key = SpamKey { object: ObjectKey::of(&event.about), kind: event.kind };
+    fn admit(&mut self, event: &Observation, object: Arc<ObjectKey>) -> bool {
+        let key = SpamKey { object, kind: event.kind };
         let capacity = SPAM_BURST * SPAM_REFILL_SECONDS;
         let full = || Bucket { seconds: capacity, filled: event.at };
         let mut bucket = self.buckets.take(&key).unwrap_or_else(full);
@@ -198,12 +202,6 @@ impl ObjectKey {
             uid: about.uid.clone(),
             api_version: about.api_version.clone(),
         }
-    }
-}
-
-impl AggregateKey {
-    fn of(event: &Observation) -> Self {
-        Self { object: ObjectKey::of(&event.about), kind: event.kind, reason: event.reason }
     }
 }
 
