@@ -109,3 +109,32 @@ fn an_image_is_there_before_the_kubelet_asks() {
     let told: Vec<_> = told.map(|event| (event.reason, event.count)).collect();
     assert_eq!(told, [("Pulling".to_owned(), 1), ("Pulled".to_owned(), 1)]);
 }
+
+/// The reasons that a report gives for an image, one for each time that it names it; empty where it needs none.
+fn said(report: &Value, what: &str, reference: &str) -> Vec<String> {
+    let items = report.get(what).and_then(Value::as_array).unwrap();
+    let names = |item: &Value| item.get("names").and_then(Value::as_array).unwrap().contains(&json!(reference));
+    let because = |item: &Value| item.get("because").and_then(Value::as_str).unwrap_or_default().to_owned();
+    items.iter().filter(|item| names(item)).map(because).collect()
+}
+
+#[test]
+fn a_collection_takes_an_image_once_its_pod_is_gone() {
+    let Some(cluster) = Cluster::find("a_collection_takes_an_image") else { return };
+    let _alone = alone();
+    let namespace = cluster.namespace("collection");
+    let reference = images::push(cluster.registry(), namespace.name(), "v1", &images::site("collection"));
+    namespace.run(&pod(&cluster, "web", &[csi("site", &reference)]));
+    let driver = namespace.driver_of("web");
+    let collected = driver.json(&["gc", "--all"]);
+    let kept = format!("used by pod {}/web volume site", namespace.name());
+    assert_eq!(said(&collected, "stayed", &reference), [kept], "{collected:#}");
+    assert_eq!(namespace.read("web", "/site/index.html"), "collection");
+    namespace.delete_pod("web", SOON);
+    // Where the node's images have a minimum age, they reach it: by default two minutes.
+    until("the image of no pod goes", 3 * SOON, || {
+        let collected = driver.json(&["gc", "--all"]);
+        if said(&collected, "gone", &reference).is_empty() { Err(collected) } else { Ok(()) }
+    });
+    assert!(!driver.json(&["images"]).to_string().contains(&reference));
+}
