@@ -68,7 +68,7 @@ fn ends_well_on_sigterm_and_leaves_a_tree_that_fsck_likes() {
     fsck.arg("fsck").arg("--state-dir").arg(daemon.state_dir()).arg("--run-dir").arg(daemon.dir().join("run"));
     let output = fsck.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "Checked 0 images, 0 blobs with 0 bytes, and 0 mounts.\nNo problems found.\n");
+    assert_eq!(text(&output.stdout), "Checked 0 images, 0 blobs with 0B, and 0 mounts.\nNo problems found.\n");
 }
 
 #[test]
