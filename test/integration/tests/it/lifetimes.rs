@@ -284,6 +284,27 @@ fn needs_end<'k>(node: &mut Node, needed: &'k Needed, kept: &mut Kept<'k>) {
 }
 
 #[test]
+fn one_need_of_several_is_enough() {
+    let Some(mut node) = Node::started("lifetimes_several") else { return };
+    let reference = node.pulled("models");
+    let pattern = format!("{}/mod*", node.registry.host());
+    node.list(&[item(&reference)]);
+    node.until_listed(&reference, "Present");
+    node.hold(&reference);
+    node.lab.daemon.must(["pin", &pattern]);
+    let kept = |why: &str| Kept::from([(reference.as_str(), why.to_owned())]);
+    node.only(&kept("used by backup nightly, prefetch list models"), &[]);
+    node.list(&[]);
+    node.only(&kept("used by backup nightly"), &[]);
+    assert_eq!(node.request("DELETE", "/references/backup/nightly", &Value::Null), 200);
+    assert_eq!(node.request("DELETE", "/references/backup/nightly", &Value::Null), 404);
+    node.restart();
+    node.only(&kept(&format!("pinned by {pattern}")), &[]);
+    node.lab.daemon.must(["unpin", &pattern]);
+    node.only(&Kept::new(), &[&reference]);
+}
+
+#[test]
 fn a_collection_leaves_the_layers_that_a_pull_counts_on() {
     let Some(node) = Node::started("lifetimes_layers") else { return };
     let (old, new) = (layered("shared", "old"), layered("shared", "new"));
