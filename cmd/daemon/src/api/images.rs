@@ -105,7 +105,9 @@ async fn remove(node: &Node, reference: &str) -> Result<Answer, Failure> {
 
 fn in_use(node: &Node, reference: &str, holders: &[String]) -> Failure {
     let names = user_names(node);
-    let users: Vec<String> = holders.iter().map(|holder| names.get(holder).unwrap_or(holder).clone()).collect();
+    // What is no holder is a pin, which has its name already.
+    let name = |key: &String| key.parse().map_or_else(|_| key.clone(), |holder| holder_name(&holder));
+    let users: Vec<String> = holders.iter().map(|key| names.get(key).cloned().unwrap_or_else(|| name(key))).collect();
     Failure::new(StatusCode::CONFLICT, "Conflict", format!("image {reference:?} is in use by {}", users.join(", ")))
 }
 
