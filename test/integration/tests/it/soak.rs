@@ -42,8 +42,7 @@ struct Plan {
     warm_up: usize,
     /// And after it.
     cycles: usize,
-    /// Growth of memory that is allowed, in KiB for each MiB there was: allocators of short runs have not come to rest. What else grows are
-    /// the caches that tell events apart, by pod, up to 4096 pods; a cycle in ten brings a new one, and so neither run fills them.
+    /// Growth of memory that is allowed, in KiB for each MiB there was: allocators of short runs have not come to rest.
     growth: u64,
 }
 
@@ -170,7 +169,8 @@ impl Soak {
     }
 
     fn static_pods(&self, round: usize) {
-        let names: Vec<String> = (0..STATIC_PODS).map(|number| format!("static-{round}-{number}")).collect();
+        // The same names again and again: the caches that tell events apart, by pod, are soon as full as they will be.
+        let names: Vec<String> = (0..STATIC_PODS).map(|number| format!("static-{number}")).collect();
         let of_image = |number: usize| &self.images[(round + number) % self.images.len()];
         let pods = names.iter().enumerate().map(|(number, name)| pod(name, of_image(number), "IfNotPresent").json());
         self.lab.daemon.apply(&pods.collect::<Vec<_>>().join("\n---\n"));
