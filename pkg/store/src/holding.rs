@@ -106,14 +106,8 @@ impl Store {
     pub fn image_summaries(&self) -> Result<Vec<ImageSummary>> {
         let now = self.now();
         self.rows().read(|snapshot| {
-            // Side by side, for each takes half of the time: ten thousand images are listed while somebody waits for the table.
-            let (holding, heads) = std::thread::scope(|scope| {
-                let heads = scope.spawn(|| snapshot.all::<Head>(IMAGES));
-                (Holding::read(snapshot, now), heads.join())
-            });
-            let mut holding = holding?;
-            let heads = heads.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            let summaries = heads.into_iter().map(|(_, head)| {
+            let mut holding = Holding::read(snapshot, now)?;
+            let summaries = snapshot.all::<Head>(IMAGES)?.into_iter().map(|(_, head)| {
                 let Head { manifest, kind, size, pulled_at } = head;
                 let (names, holders, pins) = holding.take(&manifest);
                 ImageSummary { manifest, kind, size, pulled_at, names, holders, pins }
