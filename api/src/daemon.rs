@@ -42,7 +42,7 @@ use crate::text::{count, human_size, line};
 
 pub use lifetime::{
     DiskUsage, DiskUsageItem, GcImage, GcReport, GcRequest, GcStayed, HeldReference, HolderState, Pin, PinList,
-    ReferenceList, ReferenceRequest, WhyContent, WhyHolder, WhyImage, WhyReport,
+    ReferenceList, ReferenceRequest, WhyContent, WhyHolder, WhyImage, WhyReport, used_percent,
 };
 pub use supply::{
     EXPORTED_IMAGES, ExportedImage, ImportEvent, PrefetchList, PrefetchPhase, PrefetchRequest, Prefetched,

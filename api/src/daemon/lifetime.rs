@@ -247,3 +247,11 @@ pub struct ReferenceRequest {
     /// How long it holds unless it is put again, seconds; at most a day.
     pub lease_duration_seconds: u64,
 }
+
+/// How full a file system is, in the percent that thresholds of garbage collection are compared with: the kubelet's integers
+/// (pkg/kubelet/images, image_gc_manager.go). What is available is rounded down, so what is used is rounded up; no more is available
+/// than there is. `None` without capacity.
+pub fn used_percent(capacity_bytes: u64, available_bytes: u64) -> Option<u8> {
+    let available = (u128::from(available_bytes) * 100).checked_div(capacity_bytes.into())?;
+    Some(u8::try_from(100_u128.saturating_sub(available)).unwrap_or(100))
+}

@@ -1,6 +1,6 @@
 //! `df`: what takes space, as docker's `system df`.
 
-use imagevol_api::daemon::{DiskUsage, DiskUsageItem};
+use imagevol_api::daemon::{DiskUsage, DiskUsageItem, used_percent};
 
 use crate::cli::Report;
 use crate::error::Result;
@@ -49,7 +49,7 @@ fn file_system(usage: &DiskUsage) -> String {
         line(&usage.state_dir),
         human_size(used),
         human_size(usage.capacity_bytes),
-        used_percent(usage),
+        used_percent(usage.capacity_bytes, usage.available_bytes).unwrap_or(0),
         human_size(usage.available_bytes),
     );
     if let Some(limit) = usage.limit_bytes {
@@ -58,13 +58,6 @@ fn file_system(usage: &DiskUsage) -> String {
         text::append(&mut text, format_args!("Limit: {size} of {} ({share}%).\n", human_size(limit)));
     }
     text
-}
-
-/// In the kubelet's integers (pkg/kubelet/images, image_gc_manager.go), as garbage collection compares it with its
-/// thresholds: what is available is rounded down, so what is used is rounded up. 0 where there is no capacity.
-fn used_percent(usage: &DiskUsage) -> u128 {
-    let available = u128::from(usage.available_bytes) * 100;
-    available.checked_div(usage.capacity_bytes.into()).map_or(0, |available| 100_u128.saturating_sub(available))
 }
 
 fn percent(part: u64, whole: u64) -> u128 {

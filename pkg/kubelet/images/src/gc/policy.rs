@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use imagevol_api::daemon::used_percent;
 use imagevol_cri::FilesystemUsage;
 
 /// A share of a whole, from 0 to 100.
@@ -116,10 +117,9 @@ impl Disk {
         Self { available: self.available.saturating_add(bytes).min(self.capacity), ..self }
     }
 
-    /// In the kubelet's integers: what is available is rounded down, so what is used is rounded up.
+    /// As [`used_percent`] counts it; there is a capacity.
     pub(super) fn used_percent(self) -> u8 {
-        let available = u128::from(self.available) * 100 / u128::from(self.capacity);
-        u8::try_from(100_u128.saturating_sub(available)).unwrap_or(100)
+        used_percent(self.capacity, self.available).unwrap_or(100)
     }
 }
 
