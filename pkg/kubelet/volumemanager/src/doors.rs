@@ -263,6 +263,15 @@ impl Volumes {
         });
     }
 
+    /// Waits until all that was said before has been taken up: of each volume that is wanted a row was written, or could not be. That
+    /// is never where the manager does not run.
+    pub async fn settle(&self) {
+        let version = *self.shared.version.borrow();
+        let mut reports = self.shared.reports.subscribe();
+        // Never an error: the sender is ours.
+        drop(reports.wait_for(|reports| reports.seen >= version).await);
+    }
+
     /// Every volume that is wanted, with what became of it.
     pub fn list(&self) -> Vec<(Target, DoorVolume)> {
         let (wishes, reports, progress) = (self.wishes(), self.shared.reports.borrow(), self.progress());

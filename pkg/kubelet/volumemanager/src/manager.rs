@@ -42,7 +42,7 @@ pub struct Parts {
     pub plugins: PluginManager,
     /// Pods' directories.
     pub host: Host,
-    /// Rows of earlier runs.
+    /// Rows: of earlier runs, and of volumes that are wanted now.
     pub references: Arc<dyn ImageReferences>,
     /// Who is told.
     pub events: Arc<dyn EventRecorder>,
@@ -92,7 +92,8 @@ struct Tasks {
 // === impl VolumeManager ===
 
 impl VolumeManager {
-    /// A manager that knows nothing yet, and where its reports appear: `None` until every source of pods has been read.
+    /// A manager that knows nothing yet, and where its reports appear: `None` until every source of pods has been read, and a row
+    /// of each of their volumes was written or could not be.
     pub fn new(parts: Parts) -> (Self, watch::Receiver<Option<Arc<VolumeReports>>>) {
         let (reports, receiver) = watch::channel(None);
         let manager = Self {
@@ -130,7 +131,7 @@ impl VolumeManager {
         let mut wishes = self.doors.changes();
         self.observe(&pods.borrow_and_update().clone());
         loop {
-            self.execute(&tasks);
+            self.execute(&tasks).await;
             self.look_at_progress();
             self.tell_progress();
             self.report();
@@ -261,12 +262,27 @@ impl VolumeManager {
         self.backoff.retain(|failed| failed != key);
     }
 
-    fn execute(&mut self, tasks: &Tasks) {
-        for action in plan(&self.want, &self.have, &self.operations, Instant::now()) {
+    /// Rows come first: whoever hears of volumes by a report may rely on it that their images are kept from then on.
+    async fn execute(&mut self, tasks: &Tasks) {
+        let actions = plan(&self.want, &self.have, &self.operations, Instant::now());
+        for action in actions.iter().filter(|action| !action.removes()) {
+            self.keep_image(action.key()).await;
+        }
+        for action in actions {
             match action {
                 Action::Mount(key) | Action::Remount(key) => self.start_mount(key, tasks),
                 Action::Unmount(key) | Action::CleanOrphan(key) => self.start_unmount(key, tasks),
             }
+        }
+    }
+
+    /// What cannot be written now is written again by the mount, which fails with it.
+    ///
+    /// Killed after this: a row that the next start takes up, or releases if nobody wants the volume any more.
+    async fn keep_image(&self, key: &Key) {
+        let Some(wanted) = self.want.volumes.get(key) else { return };
+        if let Err(error) = self.parts.references.hold(&key.holder(), &wanted.reference()).await {
+            tracing::warn!(pod = %key.pod, volume = %key.volume, %error, "an image is not kept for a volume yet");
         }
     }
 

@@ -64,6 +64,16 @@ async fn an_expected_image_is_fetched_before_the_kubelet_asks_and_mounted_once_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_expected_image_is_kept_once_that_has_settled() {
+    let disk = Disk::new();
+    disk.plugin.next_mount(key_of("k"), Do::Wait);
+    let node = disk.start();
+    node.volumes.expect([(target("k"), request("k", IMAGE))].into());
+    node.volumes.settle().await;
+    assert_eq!(disk.service.rows().into_keys().collect::<Vec<_>>(), [key_of("k").holder()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_pods_pull_ends_and_its_mount_stays() {
     let disk = Disk::new();
     let node = disk.start();

@@ -46,6 +46,22 @@ async fn nothing_is_unmounted_or_said_before_all_sources_were_seen() {
     assert_eq!(disk.plugin.wrongs(), Vec::<String>::new());
 }
 
+/// The plugin of these tests writes no rows: what is there, the manager wrote.
+#[tokio::test(start_paused = true)]
+async fn images_are_kept_before_anything_is_reported_of_their_pods() {
+    let disk = Disk::new();
+    disk.plugin.next_mount(key("early", "v"), Do::Wait);
+    let mut node = disk.start();
+    node.set_while(false, &[pod("early", &["v"])]);
+    node.settle().await;
+    node.set(&[pod("early", &["v"]), pod("late", &["a", "b"])]);
+    node.reports.wait_for(Option::is_some).await.unwrap();
+    let kept = [("early", "v"), ("late", "a"), ("late", "b")].map(|(pod, volume)| key(pod, volume).holder());
+    let rows = disk.service.rows();
+    assert_eq!(rows.keys().cloned().collect::<Vec<_>>(), kept);
+    assert!(rows.values().all(|row| *row == (IMAGE.to_owned(), None)), "{rows:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_mounted_is_shown_at_once_after_a_restart() {
     let disk = Disk::new();
