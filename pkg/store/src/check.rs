@@ -15,7 +15,7 @@ use crate::content::{Content, ContentKey};
 use crate::part::{Corrupt, Cure, Part, PartRow};
 use crate::rows::{CONTENT, IMAGES};
 use crate::store::{Inner, Store};
-use crate::{ImageRecord, Result, StoreError, durable};
+use crate::{Result, StoreError, durable};
 
 /// Bytes of one step: enough that calls do not count, and few enough that nobody waits for them.
 const STEP: usize = 1 << 20;
@@ -105,10 +105,10 @@ impl Store {
     /// Every part that there is, in order.
     pub fn parts(&self) -> Result<Vec<Part>> {
         self.rows().read(|snapshot| {
-            let content = snapshot.scan::<Content>(CONTENT)?.into_iter();
-            let mut parts: Vec<Part> = content.filter_map(|(key, _)| Some(Part::Content(key.parse().ok()?))).collect();
-            let images = snapshot.scan::<ImageRecord>(IMAGES)?.into_iter();
-            parts.extend(images.filter_map(|(manifest, _)| Some(Part::Image(manifest.parse().ok()?))));
+            let content = snapshot.keys(CONTENT)?.into_iter();
+            let mut parts: Vec<Part> = content.filter_map(|key| Some(Part::Content(key.parse().ok()?))).collect();
+            let images = snapshot.keys(IMAGES)?.into_iter();
+            parts.extend(images.filter_map(|manifest| Some(Part::Image(manifest.parse().ok()?))));
             parts.sort();
             Ok(parts)
         })

@@ -2,14 +2,18 @@
 
 use imagevol_base::collection::NodeTime;
 
+use crate::head::Head;
 use crate::rows::{IMAGES, META, Missing, Rows, USES, Write};
 use crate::uses::{Moment, Use};
 use crate::{ImageRecord, Result, StoreError};
 
-/// Version of the tables and of the directory: 2 knows when images were used, and what is pinned.
-pub(crate) const FORMAT: u64 = 2;
+/// Version of the tables and of the directory: 3 has a small row of each image, for lists.
+pub(crate) const FORMAT: u64 = 3;
 
-/// Before [`FORMAT`]: the same rows, without the tables that came with it.
+/// Before [`FORMAT`]: the same rows, without that of each image for lists.
+const WITHOUT_HEADS: u64 = 2;
+
+/// Before [`WITHOUT_HEADS`]: without the tables that tell when images were used, and what is pinned.
 const WITHOUT_USES: u64 = 1;
 
 // === impl Rows ===
@@ -21,9 +25,12 @@ impl Rows {
         let write = self.write()?;
         let unknown = |found| StoreError::Format { found, known: FORMAT };
         match (write.get::<u64>(META, "format")?, missing) {
-            (Some(FORMAT), _) | (Some(WITHOUT_USES), Missing::Refuse) => Ok(()),
-            (Some(WITHOUT_USES), Missing::Make) => {
-                add_uses(&write)?;
+            (Some(FORMAT), _) | (Some(WITHOUT_HEADS | WITHOUT_USES), Missing::Refuse) => Ok(()),
+            (Some(found @ (WITHOUT_HEADS | WITHOUT_USES)), Missing::Make) => {
+                if found == WITHOUT_USES {
+                    add_uses(&write)?;
+                }
+                add_heads(&write)?;
                 write.make_tables()?;
                 write.put(META, "format", &FORMAT)?;
                 // Killed before this: it is of the earlier version, and nothing has happened.
@@ -43,4 +50,10 @@ fn add_uses(write: &Write<'_>) -> Result<()> {
         write.put(USES, &key, &Use { first_seen, last_used: None })?;
     }
     Ok(())
+}
+
+fn add_heads(write: &Write<'_>) -> Result<()> {
+    let images = write.scan::<ImageRecord>(IMAGES)?.into_iter();
+    // What cannot be read is dropped a moment later.
+    write.set_heads(images.filter_map(|(key, image)| Some((key, Head::from(&image.ok()?)))).collect())
 }

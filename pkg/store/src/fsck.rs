@@ -12,6 +12,7 @@ use crate::check::Check;
 use crate::content::{Content, ContentKey};
 use crate::durable::entries;
 use crate::expiry::Download;
+use crate::head::Head;
 use crate::layout::Layout;
 use crate::links::{BLOBS_OF, IMAGES_OF, NAMES_OF};
 use crate::part::{Corrupt, Cure, Part, PartRow};
@@ -19,7 +20,7 @@ use crate::pins::Pin;
 use crate::quarantine::Retired;
 use crate::recovery::files_without_rows;
 use crate::rows::{
-    CONTENT, DIFF_IDS, DOWNLOADS, IMAGES, Links, NAMES, PINS, REFERENCES, RETIRED, Snapshot, Table, USES, name,
+    CONTENT, DIFF_IDS, DOWNLOADS, HEADS, IMAGES, Links, NAMES, PINS, REFERENCES, RETIRED, Snapshot, Table, USES, name,
 };
 use crate::store::Store;
 use crate::{ImageRecord, Reference, Result, Use, durable};
@@ -44,6 +45,8 @@ pub struct Report {
 /// All rows that can be read, as they were at one moment.
 pub(crate) struct Rows {
     images: BTreeMap<Digest, ImageRecord>,
+    /// `None` in a store of a version that did not have them.
+    heads: Option<BTreeMap<Digest, Head>>,
     names: BTreeMap<String, Digest>,
     content: BTreeMap<ContentKey, Content>,
     diff_ids: BTreeMap<Digest, Digest>,
@@ -126,6 +129,7 @@ impl Rows {
         let _downloads: BTreeMap<String, Download> = read(snapshot, DOWNLOADS, report)?;
         Ok(Self {
             images: read(snapshot, IMAGES, report)?,
+            heads: if snapshot.has(HEADS)? { Some(read(snapshot, HEADS, report)?) } else { None },
             names: read(snapshot, NAMES, report)?,
             content: read(snapshot, CONTENT, report)?,
             diff_ids: read(snapshot, DIFF_IDS, report)?,
@@ -169,6 +173,7 @@ impl Rows {
             let problems = self.problems_of(digest, image).into_iter();
             report.problems.extend(problems.map(|problem| format!("image {digest}: {problem}")));
         }
+        self.check_heads(report);
         for (name, digest) in self.names.iter().filter(|(_, digest)| !self.images.contains_key(digest)) {
             report.problems.push(format!("name {name}: leads to {digest}, which is no image"));
         }
@@ -184,6 +189,18 @@ impl Rows {
             if let Some(digest) = row.image.as_ref().filter(gone) {
                 report.problems.push(format!("reference of {holder}: bound to {digest}, which is no image"));
             }
+        }
+    }
+
+    fn check_heads(&self, report: &mut Report) {
+        let Some(heads) = &self.heads else { return };
+        for (digest, image) in &self.images {
+            if heads.get(digest) != Some(&Head::from(image)) {
+                report.problems.push(format!("image {digest}: its row for lists does not agree with its record"));
+            }
+        }
+        for digest in heads.keys().filter(|digest| !self.images.contains_key(digest)) {
+            report.problems.push(format!("row for lists of {digest}: there is no such image"));
         }
     }
 

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use imagevol_api::oci::{Digest, ImagePattern};
 use imagevol_base::Holder;
 use imagevol_base::collection::NodeTime;
-use serde::Deserialize;
 
+use crate::head::Head;
 use crate::pins::Pins;
 use crate::references::{candidates, holder, without_platform};
-use crate::rows::{IMAGES, REFERENCES, Snapshot};
+use crate::rows::{HEADS, IMAGES, REFERENCES, Snapshot};
 use crate::store::Store;
-use crate::{ImageKind, ImageRecord, Reference, Result, links};
+use crate::{ImageKind, ImageRecord, Reference, Result, StoreError, links};
 
 /// An image with all that leads to it and keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,16 +43,6 @@ pub struct ImageSummary {
     pub holders: Vec<(Holder, Reference)>,
     /// The pins that keep it.
     pub pins: Vec<ImagePattern>,
-}
-
-/// What lists need of an image's row.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    manifest: Digest,
-    kind: ImageKind,
-    size: u64,
-    pulled_at: i64,
 }
 
 /// What leads to images and keeps them, by image.
@@ -107,12 +97,13 @@ impl Store {
         let now = self.now();
         self.rows().read(|snapshot| {
             let mut holding = Holding::read(snapshot, now)?;
-            let summaries = snapshot.all::<Head>(IMAGES)?.into_iter().map(|(_, head)| {
-                let Head { manifest, kind, size, pulled_at } = head;
+            let summaries = snapshot.all::<Head>(HEADS)?.into_iter().map(|(key, head)| {
+                let manifest: Digest = key.parse().map_err(|_| StoreError::Key { table: "heads", key })?;
+                let Head { kind, size, pulled_at, index_bytes: _ } = head;
                 let (names, holders, pins) = holding.take(&manifest);
-                ImageSummary { manifest, kind, size, pulled_at, names, holders, pins }
+                Ok(ImageSummary { manifest, kind, size, pulled_at, names, holders, pins })
             });
-            Ok(summaries.collect())
+            summaries.collect()
         })
     }
 }

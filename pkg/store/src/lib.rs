@@ -39,6 +39,7 @@ mod format;
 mod fsck;
 mod generate;
 mod hash;
+mod head;
 mod holding;
 mod image;
 mod inflate;

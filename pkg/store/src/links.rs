@@ -1,13 +1,14 @@
 //! Rows that lead to each other, and the way back: from content to its images, from an image to its names, from a layer to its
 //! blobs. The way back follows from the rows, is written with them, and is made anew at each start.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use imagevol_api::oci::Digest;
 use redb::MultimapTableDefinition;
 
 use crate::content::{Content, ContentKey};
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Links, NAMES, Snapshot, USES, Write};
+use crate::head::Head;
+use crate::rows::{CONTENT, DIFF_IDS, HEADS, IMAGES, Links, NAMES, Snapshot, USES, Write};
 use crate::{ImageRecord, Result};
 
 /// [`ContentKey`] -> manifest digests of the images that are made of it.
@@ -23,12 +24,13 @@ pub(crate) const ALL: [Links; 3] = [IMAGES_OF, NAMES_OF, BLOBS_OF];
 // === impl Write ===
 
 impl Write<'_> {
-    /// Writes an image. Of what it is made never changes: that is what its digest says.
+    /// Writes an image with its head. Of what it is made never changes: that is what its digest says.
     pub(crate) fn put_image(&self, image: &ImageRecord) -> Result<()> {
         let manifest = image.manifest.to_string();
         for key in image.content() {
             self.link(IMAGES_OF, &key.to_string(), &manifest)?;
         }
+        self.put(HEADS, &manifest, &Head::from(image))?;
         self.put(IMAGES, &manifest, image)
     }
 
@@ -42,6 +44,7 @@ impl Write<'_> {
             self.remove_name(&name)?;
         }
         self.remove(USES, &manifest)?;
+        self.remove(HEADS, &manifest)?;
         self.remove(IMAGES, &manifest)
     }
 
@@ -84,12 +87,14 @@ impl Write<'_> {
         Ok(content)
     }
 
-    /// Makes all links what the rows say.
+    /// Makes all links, and the heads of images, what the rows say.
     pub(crate) fn relink(&self) -> Result<()> {
-        let mut images = HashSet::new();
+        let (mut images, mut heads) = (HashSet::new(), HashMap::new());
         for (manifest, image) in self.all::<ImageRecord>(IMAGES)? {
             images.extend(image.content().iter().map(|key| (key.to_string(), manifest.clone())));
+            heads.insert(manifest, Head::from(&image));
         }
+        self.set_heads(heads)?;
         self.set_links(IMAGES_OF, &images)?;
         for (from, links) in [(NAMES, NAMES_OF), (DIFF_IDS, BLOBS_OF)] {
             let rows = self.all::<Digest>(from)?.into_iter();

@@ -7,10 +7,11 @@ use std::path::Path;
 use imagevol_api::oci::Digest;
 
 use crate::content::{Content, ContentKey};
+use crate::head::Head;
 use crate::ingest::Form;
-use crate::rows::{CONTENT, IMAGES};
+use crate::rows::{CONTENT, HEADS};
 use crate::store::{Inner, Limits, Store};
-use crate::{ImageRecord, Result, StoreError, durable};
+use crate::{Result, StoreError, durable};
 
 /// How full the disk is looked at each time that so much was written. Eight downloads at once, the default, are then at most half of
 /// the default `limits.minFreeBytes` beyond it.
@@ -70,7 +71,7 @@ impl Inner {
 
     fn stored_bytes(&self) -> Result<u64> {
         let content = self.rows.all::<Content>(CONTENT)?.into_iter().map(|(_, content)| content.bytes_on_disk());
-        let images = self.rows.all::<ImageRecord>(IMAGES)?.into_iter().map(|(_, image)| image.index_bytes);
+        let images = self.rows.all::<Head>(HEADS)?.into_iter().map(|(_, image)| image.index_bytes);
         Ok(content.chain(images).fold(0, u64::saturating_add))
     }
 

@@ -23,6 +23,8 @@ pub(crate) type Links = MultimapTableDefinition<'static, &'static str, &'static 
 
 /// Manifest digest -> [`crate::ImageRecord`].
 pub(crate) const IMAGES: Table = TableDefinition::new("images");
+/// Manifest digest -> [`crate::head::Head`] of the same image.
+pub(crate) const HEADS: Table = TableDefinition::new("heads");
 /// `name:tag` or `name@digest` -> manifest digest.
 pub(crate) const NAMES: Table = TableDefinition::new("names");
 /// [`crate::ContentKey`] -> [`crate::Content`].
@@ -44,7 +46,7 @@ pub(crate) const RETIRED: Table = TableDefinition::new("retired");
 pub(crate) const META: Table = TableDefinition::new("meta");
 
 /// The tables that make up the store.
-const TABLES: [Table; 10] = [IMAGES, NAMES, CONTENT, DIFF_IDS, REFERENCES, USES, PINS, DOWNLOADS, RETIRED, META];
+const TABLES: [Table; 11] = [IMAGES, HEADS, NAMES, CONTENT, DIFF_IDS, REFERENCES, USES, PINS, DOWNLOADS, RETIRED, META];
 
 /// The open database. One transaction writes at a time; reading goes on beside it.
 #[derive(Debug)]
@@ -194,6 +196,11 @@ impl Snapshot {
     pub(crate) fn keys(&self, table: Table) -> Result<Vec<String>> {
         let Some(rows) = self.table(table)? else { return Ok(Vec::new()) };
         rows.iter()?.map(|row| Ok(row?.0.value().to_owned())).collect()
+    }
+
+    /// Whether there is such a table: a store of an earlier version may not have it.
+    pub(crate) fn has(&self, table: Table) -> Result<bool> {
+        Ok(self.table(table)?.is_some())
     }
 
     /// The images of the store, by the keys of their rows.
@@ -381,8 +388,19 @@ fn decode<T: DeserializeOwned>(table: Table, key: &str, bytes: &[u8]) -> Result<
 
 /// The name of a table, as a constant for errors.
 pub(crate) fn name(table: Table) -> &'static str {
-    let names =
-        ["images", "names", "content", "diff-ids", "references", "uses", "pins", "downloads", "retired", "meta"];
+    let names = [
+        "images",
+        "heads",
+        "names",
+        "content",
+        "diff-ids",
+        "references",
+        "uses",
+        "pins",
+        "downloads",
+        "retired",
+        "meta",
+    ];
     let mut known = TABLES.iter().zip(names);
     known.find(|(known, _)| known.name() == table.name()).map_or("unknown", |(_, name)| name)
 }

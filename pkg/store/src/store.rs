@@ -14,10 +14,11 @@ use crate::claims::Claims;
 use crate::clock::{Clock, KernelClock, NodeClock};
 use crate::content::{Content, ContentKey, Lease, Leases};
 use crate::durable::DirLock;
+use crate::head::Head;
 use crate::ingest::{Form, Ingest, Stored};
 use crate::layout::Layout;
 use crate::reserve::Reserve;
-use crate::rows::{CONTENT, DIFF_IDS, IMAGES, Missing, Rows};
+use crate::rows::{CONTENT, DIFF_IDS, HEADS, IMAGES, Missing, Rows};
 use crate::verify::Verified;
 use crate::{ImageRecord, Result, StoreError, durable, links, recovery};
 
@@ -108,7 +109,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a store for [`Store::fsck`] and listing while no daemon runs: nothing is made, cleared or deleted. It is an error if
+    /// Opens a store for [`Store::fsck`] and [`Store::repair`] while no daemon runs: nothing is made, cleared or deleted. It is an error if
     /// there is no store, or if another process has it open.
     pub fn open_for_fsck(state_dir: &Path) -> Result<Self> {
         let layout = Layout::new(state_dir);
@@ -210,7 +211,7 @@ impl Store {
             bytes += content.bytes_on_disk();
             files += if content.index.is_some() { 2 } else { 1 };
         }
-        for image in self.images()? {
+        for (_, image) in self.rows().all::<Head>(HEADS)? {
             bytes += image.index_bytes;
             files += 1;
         }

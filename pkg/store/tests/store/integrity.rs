@@ -61,6 +61,9 @@ fn counts_what_it_checked() {
 #[case::devices(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"storedSize\":4", "\"storedSize\":5000"), "image ", "device table does not name its layers")]
 #[case::layer_size(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"storedSize\":4", "\"storedSize\":5"), "image ", "has 4 bytes, not 5")]
 #[case::image_size(|dir: &Path| edit_row(dir, "images", &manifest_of("i").to_string(), "\"size\":", "\"size\":1"), "image ", "bytes on disk, not 1")]
+#[case::lost_head(|dir: &Path| remove_row(dir, "heads", &manifest_of("i").to_string()), "image ", "row for lists does not agree")]
+#[case::wrong_head(|dir: &Path| edit_row(dir, "heads", &manifest_of("i").to_string(), "\"size\":", "\"size\":1"), "image ", "row for lists does not agree")]
+#[case::head_of_nothing(|dir: &Path| remove_row(dir, "images", &manifest_of("i").to_string()), "row for lists of sha256", "there is no such image")]
 #[case::reference(|dir: &Path| edit_row(dir, "references", &volume("v").to_string(), "since", "from"), "row \"volume/", "unknown field")]
 fn each_damage_is_a_problem_and_nothing_is_changed(
     #[case] damage: impl Fn(&Path),

@@ -1,13 +1,11 @@
 //! How long images are needed: uses, terms, pins, and the node's time under all of it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use imagevol_api::oci::ImagePattern;
 use imagevol_base::Holder;
 use imagevol_base::collection::{Goal, NodeTime, Stay, Wish};
-use imagevol_store::{Counted, Limits, Store, StoreError, Terms, Until, Use};
-use redb::{MultimapTableDefinition, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use imagevol_store::{Counted, Store, StoreError, Terms, Until, Use};
 use rstest::rstest;
 
 use crate::support::{
@@ -38,7 +36,7 @@ fn counted(scratch: &Scratch, image: &str) -> Counted {
     census.images.into_iter().find(|counted| counted.image == manifest_of(image)).unwrap()
 }
 
-fn used(scratch: &Scratch, image: &str) -> Use {
+pub(crate) fn used(scratch: &Scratch, image: &str) -> Use {
     let Counted { first_seen, last_used, .. } = counted(scratch, image);
     Use { first_seen, last_used }
 }
@@ -282,113 +280,4 @@ fn what_was_just_let_go_may_go_at_once() {
         scratch.store().release(&volume("v")).unwrap();
         assert!(goes(&scratch, "i"));
     }
-}
-
-/// A store as the version before this one left it.
-fn back_to_format_1(dir: &Path) {
-    type Table = TableDefinition<'static, &'static str, &'static [u8]>;
-    let database = redb::Database::open(dir.join("db.redb")).unwrap();
-    let write = database.begin_write().unwrap();
-    for table in ["uses", "pins", "downloads"] {
-        assert!(write.delete_table(Table::new(table)).unwrap());
-    }
-    let mut meta = write.open_table(Table::new("meta")).unwrap();
-    meta.remove("clock").unwrap();
-    meta.insert("format", b"1".as_slice()).unwrap();
-    drop(meta);
-    for (name, fields) in [("content", vec!["stored"]), ("references", vec!["expires", "until"])] {
-        let mut table = write.open_table(Table::new(name)).unwrap();
-        let rows: Vec<(String, Vec<u8>)> = table
-            .iter()
-            .unwrap()
-            .map(|row| row.map(|(key, row)| (key.value().to_owned(), row.value().to_vec())).unwrap())
-            .collect();
-        for (key, row) in rows {
-            let mut row: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&row).unwrap();
-            for field in &fields {
-                row.remove(*field);
-            }
-            table.insert(key.as_str(), serde_json::to_vec(&row).unwrap().as_slice()).unwrap();
-        }
-    }
-    write.commit().unwrap();
-}
-
-fn with_format_1() -> Scratch {
-    let mut scratch = Scratch::new();
-    pull(scratch.store(), "i", &[Piece::blob(b"file")]);
-    pull(scratch.store(), "j", &[]);
-    scratch.store().hold(&volume("v"), &tag("i")).unwrap();
-    assert!(scratch.store().bind_held(&volume("v"), &manifest_of("i")).unwrap());
-    drop(scratch.put(&Piece::blob(b"half")));
-    scratch.store = None;
-    back_to_format_1(scratch.dir.path());
-    scratch
-}
-
-fn format_of(dir: &Path) -> Vec<u8> {
-    let database = redb::Database::open(dir.join("db.redb")).unwrap();
-    let read = database.begin_read().unwrap();
-    let meta = read.open_table(TableDefinition::<&str, &[u8]>::new("meta")).unwrap();
-    let names = MultimapTableDefinition::<&str, &str>::new("names-of-image");
-    read.open_multimap_table(names).unwrap();
-    meta.get("format").unwrap().unwrap().value().to_vec()
-}
-
-#[test]
-fn a_store_of_the_version_before_keeps_its_images() {
-    let mut scratch = with_format_1();
-    let store = scratch.reopen();
-    assert_eq!(store.images().unwrap().len(), 2);
-    assert_eq!(store.references().unwrap()[0].1.image, Some(manifest_of("i")));
-    let image = store.resolve(&tag("j")).unwrap().unwrap();
-    // Seen first when its time begins; people read when it was pulled.
-    let seen = used(&scratch, "j");
-    assert_eq!((seen.first_seen.time, seen.first_seen.at, seen.last_used), (NodeTime(0), image.pulled_at, None));
-    scratch.assert_sound();
-    scratch.wait(86_401);
-    assert_eq!(scratch.store().expire().unwrap().content.len(), 1);
-    scratch.store = None;
-    assert_eq!(format_of(scratch.dir.path()), b"2");
-}
-
-#[test]
-fn to_check_a_store_of_the_version_before_changes_nothing() {
-    let scratch = with_format_1();
-    let store = Store::open_for_fsck(scratch.dir.path()).unwrap();
-    assert_eq!(store.fsck().unwrap().problems, Vec::<String>::new());
-    assert_eq!((store.images().unwrap().len(), store.pins().unwrap()), (2, Vec::new()));
-    drop(store);
-    assert_eq!(format_of(scratch.dir.path()), b"1");
-}
-
-/// Opens the store of another test, which kills it meanwhile.
-const VICTIM: &str = "IMAGEVOL_STORE_TEST_UPGRADE";
-
-#[test]
-fn a_kill_while_it_is_brought_up_to_date_loses_nothing() {
-    if let Some(dir) = std::env::var_os(VICTIM) {
-        return drop(Store::open(Path::new(&dir), Limits::default()).unwrap());
-    }
-    let (mut before, mut after) = (0, 0);
-    for round in 0..30 {
-        let mut scratch = with_format_1();
-        let mut victim = std::process::Command::new(std::env::current_exe().unwrap());
-        victim.args(["--exact", "lifetimes::a_kill_while_it_is_brought_up_to_date_loses_nothing"]);
-        let mut victim = victim.env(VICTIM, scratch.dir.path()).stdout(std::process::Stdio::null()).spawn().unwrap();
-        // Killed at points that move on: early ones before anything is written, late ones after all.
-        for _ in 0..round * 40 {
-            std::fs::read(scratch.path("db.redb")).unwrap();
-        }
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        if format_of(scratch.dir.path()) == b"1" {
-            before += 1;
-        } else {
-            after += 1;
-        }
-        assert_eq!(scratch.reopen().images().unwrap().len(), 2);
-        scratch.assert_sound();
-    }
-    println!("{before} kills before, {after} after");
 }

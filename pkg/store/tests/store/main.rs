@@ -6,6 +6,8 @@ mod deletion;
 #[cfg(test)]
 mod downloads;
 #[cfg(test)]
+mod formats;
+#[cfg(test)]
 mod full_disk;
 #[cfg(test)]
 mod images;

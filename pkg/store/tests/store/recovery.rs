@@ -121,6 +121,8 @@ fn a_row_whose_file_is_lost_goes(
 
 #[rstest]
 #[case::image("images", &manifest_of("i").to_string())]
+#[case::head("heads", &manifest_of("i").to_string())]
+#[case::key_of_head("heads", "nothing")]
 #[case::content("content", "blob/sha256:0")]
 #[case::key_of_content("content", "nothing")]
 #[case::reference("references", &volume("w").to_string())]
@@ -302,11 +304,11 @@ fn a_second_process_is_turned_away() {
 fn a_format_of_tomorrow_is_refused_and_untouched() {
     let mut scratch = with_image();
     scratch.store = None;
-    put_row(scratch.dir.path(), "meta", "format", b"3");
+    put_row(scratch.dir.path(), "meta", "format", b"4");
     fs::write(scratch.path("blobs/sha256/0000"), "theirs").unwrap();
     for opened in [Store::open(scratch.dir.path(), Limits::default()), Store::open_for_fsck(scratch.dir.path())] {
         let error = opened.unwrap_err();
-        assert_eq!(error.to_string(), "state format 3 is not known to this version, which writes 2");
+        assert_eq!(error.to_string(), "state format 4 is not known to this version, which writes 3");
     }
     assert!(scratch.path("blobs/sha256/0000").exists());
 }
