@@ -7,13 +7,15 @@ use std::io::{BufRead, Cursor, Read as _, Write};
 use std::sync::Arc;
 
 use imagevol_layer::{Entry, Kind, LayerIndex, Limits, Parser};
-use imagevol_store::{Compression, Inflate, MAGIC_BYTES};
+use imagevol_store::{Compression, Inflate};
 
 use crate::blob::Blob;
 use crate::error::{LayoutError, Result};
 
 /// Bytes that are read and written at once.
 const CHUNK: usize = 256 * 1024;
+/// Bytes at the start that tell every compression that is known here by name: bzip2's take the most.
+const HEAD_BYTES: u64 = 10;
 /// Links that are followed from one to the next; `docker save` of old wrote one for a layer that two images share.
 const LINKS_MAX: usize = 8;
 /// Members of an archive: some for each layer of each image in it.
@@ -83,7 +85,10 @@ impl Archive {
 fn keep(mut source: impl BufRead, out: &mut impl Write, limits: ArchiveLimits) -> Result<LayerIndex> {
     // A source's first piece may be shorter than what tells the compression.
     let mut head = Vec::new();
-    source.by_ref().take(MAGIC_BYTES).read_to_end(&mut head).map_err(LayoutError::Source)?;
+    source.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(LayoutError::Source)?;
+    if let Some(by) = other_compression(&head) {
+        return Err(LayoutError::Compression { by });
+    }
     let whole = Cursor::new(head).chain(source);
     let mut tar = Inflate::new(Compression::Detect, whole).map_err(LayoutError::Source)?;
     let mut parser = Parser::new(Limits { max_entries: MEMBERS_MAX, max_index_bytes: INDEX_MAX, ..Limits::default() });
@@ -106,6 +111,20 @@ fn keep(mut source: impl BufRead, out: &mut impl Write, limits: ArchiveLimits) -
     }
     out.flush().map_err(LayoutError::Keep)?;
     Ok(parser.finish()?)
+}
+
+/// What `docker load` and `podman load` read besides, and this does not; named after the program that decompresses it. No tar begins so:
+/// the xz file format, 2.1.1.1; bzip2's header and first block; the LZ4 frame format, "Magic Number".
+fn other_compression(head: &[u8]) -> Option<&'static str> {
+    if head.starts_with(b"\xfd7zXZ\0") {
+        Some("xz")
+    } else if head.starts_with(b"BZh") && head.get(4..10) == Some(b"1AY&SY") {
+        Some("bzip2")
+    } else if head.starts_with(b"\x04\x22\x4d\x18") {
+        Some("lz4")
+    } else {
+        None
+    }
 }
 
 /// A member that has a name that can be asked for.

@@ -7,6 +7,7 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 use imagevol_api::oci::{Algorithm, Digest};
+use imagevol_api::text::count;
 use imagevol_base::Digester;
 use imagevol_registry::{Descriptor, Entry, Limits};
 use imagevol_store::{Compression, MAGIC_BYTES};
@@ -108,7 +109,7 @@ pub(crate) fn convert(place: &Place, limits: &Limits) -> Result<(Vec<Entry>, Con
         read => read?,
     };
     if images.len() > limits.index_entries {
-        return Err(refuse(format!("{} images; at most {} are supported", images.len(), limits.index_entries)));
+        return Err(refuse(format!("it has {} images; at most {} are supported", images.len(), limits.index_entries)));
     }
     let (mut entries, mut converted) = (Vec::new(), Converted::default());
     for image in images {
@@ -132,13 +133,7 @@ fn convert_image(place: &Place, image: &Saved, limits: &Limits, converted: &mut 
         serde_json::from_slice(&config).map_err(|source| LayoutError::Json { what: image.config.clone(), source })?;
     let diff_ids = parsed.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     let paths = image.layers.as_deref().unwrap_or_default();
-    if paths.len() != diff_ids.len() || paths.len() > limits.layers {
-        let (layers, named) = (paths.len(), diff_ids.len());
-        return Err(refuse(format!(
-            "an image has {layers} layers, and its config names {named}; at most {} are supported",
-            limits.layers
-        )));
-    }
+    check_layers(image, (paths.len(), diff_ids.len()), limits)?;
     let layers =
         paths.iter().zip(diff_ids).map(|(path, diff_id)| layer(place, path, diff_id)).collect::<Result<Vec<_>>>()?;
     let sources = paths.iter().zip(&layers).map(|(path, layer)| (layer.digest.clone(), Source::Member(path.clone())));
@@ -150,6 +145,22 @@ fn convert_image(place: &Place, image: &Saved, limits: &Limits, converted: &mut 
     converted.0.insert(config_digest, Source::Bytes(config));
     converted.0.insert(digest.clone(), Source::Bytes(bytes));
     Ok(Descriptor { media_type: MANIFEST_TYPE.to_owned(), digest, size, annotations: BTreeMap::new() })
+}
+
+/// An artifact has no diffIDs: tools that write it so all the same, as `crane pull` does, lose what its layers are.
+fn check_layers(image: &Saved, (layers, named): (usize, usize), limits: &Limits) -> Result<()> {
+    if layers == named && layers <= limits.layers {
+        return Ok(());
+    }
+    let name = image.repo_tags.as_deref().unwrap_or_default().first().unwrap_or(&image.config);
+    let listed = count(layers as u64, "layer");
+    Err(refuse(if layers > limits.layers {
+        format!("{name:?} has {listed}; at most {} are supported", limits.layers)
+    } else if named == 0 {
+        format!("{name:?} has {listed}, and its config names none: artifacts have to come as an OCI image layout")
+    } else {
+        format!("{name:?} has {listed}, and its config names {named}")
+    }))
 }
 
 /// A layer is a tar, as docker writes it, or a compressed one, as some other tools do. A tar's digest is its diffID, which is checked

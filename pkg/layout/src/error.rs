@@ -37,6 +37,12 @@ pub enum LayoutError {
     /// The archive stopped coming, or cannot be decompressed.
     #[error("archive cannot be read")]
     Source(#[source] io::Error),
+    /// The archive is compressed in a way that is not read here.
+    #[error("archive is compressed with {by}, and only gzip and zstd can be read: send it through `{by} -dc` first")]
+    Compression {
+        /// The program that decompresses it.
+        by: &'static str,
+    },
     /// The archive is no tar that can be read.
     #[error("archive is no tar that can be read")]
     Tar(#[from] LayerError),
@@ -144,7 +150,8 @@ impl LayoutError {
     pub fn is_content(&self) -> bool {
         match self {
             Self::Open { .. } | Self::Read { .. } | Self::Keep(_) | Self::Source(_) => false,
-            Self::Tar(_)
+            Self::Compression { .. }
+            | Self::Tar(_)
             | Self::ArchiveTooLarge { .. }
             | Self::Twice { .. }
             | Self::Absent { .. }

@@ -66,6 +66,30 @@ fn members_are_read_where_they_lie(#[case] bytes: Vec<u8>) {
     assert!(matches!(read(&archive, "layer"), Err(LayoutError::Absent { .. })), "a directory is no file");
 }
 
+#[rstest]
+#[case::xz(
+    b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F",
+    "archive is compressed with xz, and only gzip and zstd can be read: send it through `xz -dc` first"
+)]
+#[case::bzip2(
+    b"BZh91AY&SY\x9d\x80",
+    "archive is compressed with bzip2, and only gzip and zstd can be read: send it through `bzip2 -dc` first"
+)]
+#[case::lz4(
+    b"\x04\x22\x4d\x18\x64\x40\xa7",
+    "archive is compressed with lz4, and only gzip and zstd can be read: send it through `lz4 -dc` first"
+)]
+fn another_compression_is_named(#[case] bytes: &[u8], #[case] message: &str) {
+    assert_eq!(open(bytes).unwrap_err().to_string(), message);
+}
+
+#[test]
+fn a_file_may_be_called_as_a_compression_begins() {
+    let mut tar = Builder::new(Vec::new());
+    file(&mut tar, "BZh9", "content");
+    assert_eq!(read(&open(&tar.into_inner().unwrap()).unwrap(), "BZh9").unwrap(), "content");
+}
+
 #[test]
 fn links_lead_nowhere_else() {
     let mut tar = Builder::new(Vec::new());

@@ -3,6 +3,7 @@ use std::io::Read as _;
 use std::os::unix::fs::symlink;
 
 use imagevol_test_support::image::{Image, ImageBuilder, Index, LayerBuilder, OCI_INDEX};
+use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -260,4 +261,17 @@ fn a_docker_archive_that_contradicts_itself_is_refused() {
         fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
         assert!(packed(&dir).is_err(), "{manifest}");
     }
+}
+
+#[rstest]
+#[case::artifact(&[], "\"r.io/a:1\" has 1 layer, and its config names none: artifacts have to come as an OCI image layout")]
+#[case::other_count(&['a', 'b'], "\"r.io/a:1\" has 1 layer, and its config names 2")]
+fn a_docker_archive_says_which_image_has_other_layers_than_its_config(#[case] diff_ids: &[char], #[case] reason: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    docker_archive(&dir, false, &Value::Null);
+    let diff_ids: Vec<_> = diff_ids.iter().map(|digit| format!("sha256:{}", digit.to_string().repeat(64))).collect();
+    fs::write(dir.path().join("config.json"), json!({"rootfs": {"diff_ids": diff_ids}}).to_string()).unwrap();
+    let manifest = json!([{ "Config": "config.json", "RepoTags": ["r.io/a:1"], "Layers": ["first/layer.tar"] }]);
+    fs::write(dir.path().join("manifest.json"), manifest.to_string()).unwrap();
+    assert_eq!(packed(&dir).unwrap_err().to_string(), format!("manifest.json cannot be used: {reason}"));
 }
