@@ -85,7 +85,7 @@ impl Node {
         let prefetch = prefetch::start(config, (&service, &images), &metrics, supervisor).await;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
-        let (manager, reports) = parts::volume_manager(plugin, &host, &service, events, &metrics);
+        let (manager, reports) = parts::volume_manager(plugin, (&host, supervisor), &service, events, &metrics);
         let node = Self {
             name,
             backend,

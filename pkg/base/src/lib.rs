@@ -1,7 +1,7 @@
 //! What every part of the node agent stands on: supervision of tasks, events, hashes, the set of pods, single flight, back-off.
 //!
 //! In: nothing from outside the process. Out: small types with no policy of their own.
-//! Does no network I/O, and on disk only says when a directory changes. Floor 1: imports `api`.
+//! Does no network I/O, and of the disk only says when a directory or the mount table changes. Floor 1: imports `api`.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod digester;
 mod directory_watch;
 pub mod events;
 mod holder;
+mod mount_table_watch;
 mod pods;
 mod process;
 pub mod progress;
@@ -27,6 +28,7 @@ pub use digester::Digester;
 pub use directory_watch::{DirectoryWatch, Happened};
 pub use events::{EventKind, EventRecorder};
 pub use holder::{Holder, HolderError};
+pub use mount_table_watch::MountTableWatch;
 pub use pods::PodSet;
 pub use process::ProcessGroup;
 pub use single_flight::SingleFlight;

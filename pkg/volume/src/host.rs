@@ -7,7 +7,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -69,6 +69,24 @@ impl Host {
         let at = place.below(&root.path);
         let mount = self.mounts.mounted_at(&at)?;
         mount.map(ours).transpose()
+    }
+
+    /// Those of `places` that have no mount of ours, by one look at the mount table; one that is covered by others' mounts is there.
+    ///
+    /// A kubelet's place whose directory has gone as well is left out: an unmount leaves it, so whoever removed it takes the pod apart.
+    pub fn lost(&self, places: BTreeSet<Place>) -> Result<BTreeSet<Place>> {
+        let Some(root) = self.root()? else {
+            return Ok(places.into_iter().filter(|place| !place.below_others).collect());
+        };
+        let mounts = self.mounts.list(&root.path.join(PODS))?.into_iter();
+        let ours: HashSet<PathBuf> = mounts.filter(|mount| mount.fs_type == OUR_FS).map(|mount| mount.at).collect();
+        let mut lost = BTreeSet::new();
+        for place in places.into_iter().filter(|place| !ours.contains(&place.below(&root.path))) {
+            if !place.below_others || exists(&root.dir, &place)? {
+                lost.insert(place);
+            }
+        }
+        Ok(lost)
     }
 
     /// Whether the mount at a place is of the same file or directory as `mount`; both are known to be of one image.
@@ -250,6 +268,14 @@ fn open_parent(root: &SafeDir, place: &Place) -> Result<Option<SafeDir>> {
         }
     }
     Ok(Some(dir))
+}
+
+fn exists(root: &SafeDir, place: &Place) -> Result<bool> {
+    let Some(dir) = open_parent(root, place)? else { return Ok(false) };
+    match dir.open_path(&place.last) {
+        Err(error) if error.is_not_found() => Ok(false),
+        found => Ok(found.map(|_| true)?),
+    }
 }
 
 /// The volumes with a directory in the pod's.

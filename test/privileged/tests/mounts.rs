@@ -4,16 +4,18 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::process::Command;
 
 use rstest::rstest;
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 use tar::EntryType;
 
 use imagevol_test_privileged::node::{Mounting, Node, manifest};
 use imagevol_test_privileged::tree::{Kind, Tree};
-use imagevol_test_support::daemon::{have, own_mounts};
+use imagevol_test_support::daemon::{Daemon, have, own_mounts};
 use imagevol_test_support::docker_registry::DockerRegistry;
 use imagevol_test_support::image::{Entry, Image, ImageBuilder, LayerBuilder};
 
@@ -116,6 +118,42 @@ fn sub_paths_are_directories_or_files(#[values("erofs", "erofs-loop")] backend: 
         assert!(flags.contains(wanted), "{}: {flags:?}", mounted.display());
     }
     setup.node.assert_sound();
+}
+
+/// As `umount` does: a volume, the mount that volumes are cloned from, or all that there is of an image.
+#[rstest]
+fn what_somebody_else_unmounts_is_mounted_again(#[values("erofs", "erofs-loop")] backend: &str) {
+    let Some(Setup { reference, node, registry: _registry }) =
+        Setup::new("what somebody else unmounts is mounted again", backend, "")
+    else {
+        return;
+    };
+    let unmount = |at: &Path| rustix::mount::unmount(at, UnmountFlags::DETACH).unwrap();
+    let (whole, part) = (node.mount("whole", &reference), node.mount_sub_path("part", &reference, "dir"));
+    let device = fs::metadata(&whole).unwrap().dev();
+    unmount(&whole);
+    unmount(&part);
+    assert!(!whole.join("dir/file").exists() && !part.join("file").exists());
+    node.wait_until("the volumes are mounted again", || {
+        whole.join("dir/file").exists() && part.join("file").exists()
+    });
+    let logged = node.daemon.log().matches("somebody else has unmounted the volume").count();
+    assert_eq!((fs::metadata(&whole).unwrap().dev(), logged), (device, 2), "{}", node.daemon.log());
+
+    let staged = |daemon: &Daemon| daemon.mounts().into_iter().find(|at| at.starts_with(daemon.dir().join("run")));
+    unmount(&staged(&node.daemon).unwrap());
+    let late = node.mount("late", &reference);
+    assert_eq!(fs::metadata(&late).unwrap().dev(), device, "cloned from a volume that is left");
+    assert!(staged(&node.daemon).is_some());
+
+    let mounts = node.daemon.mounts();
+    mounts.iter().for_each(|at| unmount(at));
+    node.wait_until("all is mounted again", || node.daemon.mounts().len() == mounts.len());
+    assert_eq!(fs::read_to_string(late.join("dir/file")).unwrap(), "2");
+    node.assert_sound();
+    node.daemon.must(["delete", "pod", "whole", "part", "late"]);
+    node.wait_until("all is unmounted for good", || node.daemon.mounts().is_empty());
+    node.assert_sound();
 }
 
 #[rstest]

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use imagevol_api::config::{ImageBackend, ImagevolConfiguration};
 use imagevol_api::oci::Reference;
 use imagevol_base::volumes::VolumeReports;
-use imagevol_base::{EventRecorder, Holder, PodSet, Supervisor};
+use imagevol_base::{EventRecorder, Holder, MountTableWatch, PodSet, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
 use imagevol_cri::ImageReferences;
@@ -215,7 +215,7 @@ pub(super) fn image_manager(
 /// The manager of volumes, and where it reports what became of them.
 pub(super) fn volume_manager(
     plugin: ImagePlugin<Images>,
-    host: &Host,
+    (host, supervisor): (&Host, &Supervisor),
     service: &Arc<EmbeddedImageService>,
     events: Arc<dyn EventRecorder>,
     metrics: &Metrics,
@@ -226,7 +226,19 @@ pub(super) fn volume_manager(
         references: Arc::clone(service) as Arc<dyn ImageReferences>,
         events,
         metrics: metrics.volumes.clone(),
+        mount_table: mount_table(supervisor),
     })
+}
+
+/// Changes of the mount table; never one, said in the log, if they cannot be had: volumes that others unmount then stay so.
+fn mount_table(supervisor: &Supervisor) -> watch::Receiver<()> {
+    match MountTableWatch::new() {
+        Ok(table) => table.follow(supervisor),
+        Err(error) => {
+            tracing::error!(%error, "cannot watch the mount table: what others unmount is not mounted again");
+            watch::channel(()).1
+        }
+    }
 }
 
 fn pull_limits(config: &ImagevolConfiguration) -> PullLimits {

@@ -122,6 +122,8 @@ pub(crate) struct Taken {
     pub(crate) wanted: BTreeMap<Key, Wanted>,
     /// To be cleared away, whether it is known or not.
     pub(crate) unseen: BTreeSet<Key>,
+    /// Asked for again after they were mounted: whether they still are is to be found out.
+    pub(crate) doubted: BTreeSet<Key>,
     /// Pods whose failures do not count any more.
     pub(crate) retried: BTreeSet<PodUid>,
     /// Of the wishes that hold all this.
@@ -188,7 +190,7 @@ impl Volumes {
     /// registry be asked more often. Where nobody tells of deleted pods ([`Volumes::forsake`]) a failure that is known already is the
     /// answer, for a call that waits would keep a deleted pod.
     ///
-    /// Again for a published volume is an answer at once. Dropping the future leaves the volume wanted.
+    /// Again for a published volume finds out whether it is still mounted, and mounts it again if somebody else has unmounted it. Dropping the future leaves the volume wanted.
     pub async fn publish(
         &self,
         target: &Target,
@@ -198,10 +200,10 @@ impl Volumes {
         let key = Key::from(target.clone());
         let mut reports = self.shared.reports.subscribe();
         let before = reports.borrow().volumes.get(&key).map_or(0, |report| report.ended);
-        self.want(&key, request)?;
+        let version = self.want(&key, request)?;
         let ended = async {
             loop {
-                if let Some(end) = self.look(&key, before, &reports.borrow_and_update()) {
+                if let Some(end) = self.look(&key, (before, version), &reports.borrow_and_update()) {
                     return end;
                 }
                 if reports.changed().await.is_err() {
@@ -284,14 +286,20 @@ impl Volumes {
         wishes.entries.iter().filter_map(volume).collect()
     }
 
-    fn want(&self, key: &Key, request: VolumeRequest) -> Result<(), PublishError> {
+    /// The version of the wishes that holds this one.
+    fn want(&self, key: &Key, request: VolumeRequest) -> Result<u64, PublishError> {
         let mut wanted = Ok(());
-        self.change(|wishes| wanted = wishes.publish(key, request));
-        wanted
+        let version = self.change(|wishes| wanted = wishes.publish(key, request));
+        wanted.map(|()| version)
     }
 
-    /// The end of a publish, if this is one. `before`: what had ended when it began.
-    fn look(&self, key: &Key, before: u64, reports: &DoorReports) -> Option<Result<ImageId, PublishError>> {
+    /// The end of a publish, if this is one. `before`: what had ended when it began; `version`: of the wishes that hold it.
+    fn look(
+        &self,
+        key: &Key,
+        (before, version): (u64, u64),
+        reports: &DoorReports,
+    ) -> Option<Result<ImageId, PublishError>> {
         let mut wishes = self.wishes();
         let Some(entry) = wishes.entries.get_mut(key).filter(|entry| entry.is_published()) else {
             let deleted = wishes.deleted.contains(&key.pod);
@@ -299,6 +307,8 @@ impl Volumes {
         };
         let DoorReport { ended, state } = reports.volumes.get(key)?;
         match state {
+            // Seen before this call: somebody may have unmounted it since.
+            DoorState::Mounted(_) if reports.seen < version => None,
             DoorState::Mounted(image) => {
                 // From here on only an unpublish takes it away: its containers may run.
                 entry.asked = Asked::Mounted;
@@ -378,6 +388,7 @@ impl Volumes {
         Taken {
             wanted: wishes.entries.iter().map(|(key, entry)| (key.clone(), entry.wanted.clone())).collect(),
             unseen: std::mem::take(&mut wishes.unseen),
+            doubted: std::mem::take(&mut wishes.doubted),
             retried: std::mem::take(&mut wishes.retried),
             version: *self.shared.version.borrow(),
         }

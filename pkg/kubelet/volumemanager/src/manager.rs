@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::doors::{DoorReport, DoorReports, DoorState, Taken, Volumes};
+use crate::lost;
 use crate::metrics::Metrics;
 use crate::operation::{self, Ended, Outcome};
 use crate::outcome::{self, Retry};
@@ -23,6 +24,10 @@ use crate::plan::{Action, plan};
 use crate::reconstruct::reconstruct;
 use crate::shown::{Shown, reports_of};
 use crate::state::{ActualStateOfWorld, Decided, DesiredStateOfWorld, Have, Operation, Operations, Wanted};
+
+mod looks;
+
+use looks::Looks;
 
 /// Back-off of mounts and unmounts that the node fails (nestedpendingoperations: 500 ms, doubling, at most 2 min 2 s).
 const MOUNT_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(122));
@@ -48,6 +53,8 @@ pub struct Parts {
     pub events: Arc<dyn EventRecorder>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Says that the mount table has changed.
+    pub mount_table: watch::Receiver<()>,
 }
 
 /// Makes the mounted volumes match the pods.
@@ -73,6 +80,7 @@ pub struct VolumeManager {
     ended: BTreeMap<Key, u64>,
     /// Why volumes that nobody wants are still there.
     stuck: BTreeMap<Key, String>,
+    looks: Looks,
 }
 
 /// A mount under way.
@@ -112,6 +120,7 @@ impl VolumeManager {
             attempts: 0,
             ended: BTreeMap::new(),
             stuck: BTreeMap::new(),
+            looks: Looks::default(),
         };
         (manager, receiver)
     }
@@ -128,13 +137,15 @@ impl VolumeManager {
         }
         let (ended, mut finished) = mpsc::unbounded_channel();
         let tasks = Tasks { supervisor, ended };
-        let mut wishes = self.doors.changes();
+        let (mut wishes, mut mount_table) = (self.doors.changes(), self.parts.mount_table.clone());
         self.observe(&pods.borrow_and_update().clone());
         loop {
             self.execute(&tasks).await;
+            self.look_at_mounts();
             self.look_at_progress();
             self.tell_progress();
             self.report();
+            let due = self.next_due();
             tokio::select! {
                 () = tasks.supervisor.cancelled() => return,
                 changed = pods.changed() => match changed {
@@ -143,6 +154,9 @@ impl VolumeManager {
                 },
                 // Never an error: the sender is ours.
                 Ok(()) = wishes.changed() => self.observe(&pods.borrow().clone()),
+                // An error if nobody tells of changes any more.
+                Ok(()) = mount_table.changed() => self.looks.notice(),
+                looked = self.looks.ended() => self.looked(looked),
                 Some(end) = finished.recv() => {
                     self.finish(end);
                     // Whatever else has ended by now: one plan and one report for all.
@@ -150,7 +164,7 @@ impl VolumeManager {
                         self.finish(end);
                     }
                 }
-                () = until(self.next_due()) => self.forget_past(),
+                () = until(due) => self.forget_past(),
             }
         }
     }
@@ -177,7 +191,7 @@ impl VolumeManager {
 
     fn observe(&mut self, pods: &PodSet) {
         let mut want = DesiredStateOfWorld::of(pods);
-        let Taken { wanted, unseen, retried, version } = self.doors.take();
+        let Taken { wanted, unseen, doubted, retried, version } = self.doors.take();
         want.volumes.extend(wanted);
         self.seen = version;
         self.compare(want);
@@ -188,6 +202,9 @@ impl VolumeManager {
         }
         for key in unseen {
             self.clear_away(key);
+        }
+        for key in doubted {
+            lost::doubt(&key, &self.want, &mut self.have);
         }
     }
 
@@ -402,7 +419,7 @@ impl VolumeManager {
         let now = Instant::now();
         let look = self.retrying().next().map(|_| now + PROGRESS_LOOK);
         let tell = self.mounting.keys().next().map(|_| now + PROGRESS_EVENTS);
-        self.operations.next_due().into_iter().chain(look).chain(tell).min()
+        self.operations.next_due().into_iter().chain(look).chain(tell).chain(self.next_look()).min()
     }
 
     fn forget_past(&mut self) {

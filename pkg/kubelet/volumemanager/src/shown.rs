@@ -96,6 +96,10 @@ impl Shown {
         }
     }
 
+    pub(crate) fn sub_path_errors(&self) -> &SubPathErrors {
+        &self.sub_path_errors
+    }
+
     pub(crate) fn is_failed(&self) -> bool {
         matches!(self.state, VolumeState::Failed(_))
     }

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use imagevol_api::corev1::Pod;
 use imagevol_api::names::{ContainerName, PodUid, VolumeName};
+use imagevol_base::volumes::SubPathErrors;
 use imagevol_base::{PODS, Target, VOLUMES};
 
+use crate::sub_path::{SubPathMount, sub_path_mounts};
 use crate::{Door, Key};
 
 /// Directory of a pod's sub paths (config/defaults.go, `DefaultKubeletVolumeSubpathsDirName`).
@@ -28,6 +31,21 @@ impl Place {
     /// Where a volume is mounted.
     pub fn of(key: &Key) -> Self {
         key.target().map_or_else(|| Self::volume(&key.pod, &key.volume), |target| Self::target(&target))
+    }
+
+    /// All that is mounted of a volume of `pod`: the whole image, and sub paths but for those that could not be mounted. A kubelet
+    /// makes the sub paths of its volumes itself.
+    pub fn all_of(key: &Key, pod: &Pod, failed: &SubPathErrors) -> Vec<Self> {
+        let sub_path = |mount: SubPathMount| {
+            let at = (mount.container, mount.index);
+            let is_mounted = mount.sub_path.is_ok() && !failed.contains_key(&at);
+            is_mounted.then(|| Self::sub_path(&key.pod, &key.volume, &at.0, at.1))
+        };
+        let sub_paths = match key.door {
+            Door::Pod => sub_path_mounts(pod, &key.volume),
+            Door::Csi { .. } => Vec::new(),
+        };
+        [Self::of(key)].into_iter().chain(sub_paths.into_iter().filter_map(sub_path)).collect()
     }
 
     /// Where a kubelet wants a CSI volume, in a directory that the kubelet has made.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use imagevol_base::Target;
 use imagevol_mount::probe::ProbeImage;
 use imagevol_mount::{Attributes, Kernel, Requested, Source, StagedImage, SubPath, choose, probe};
 use imagevol_test_support::daemon::own_mounts;
@@ -113,6 +114,32 @@ fn a_volume_comes_and_goes_with_its_sub_paths() {
     assert_eq!(node.mounts(), 0);
     assert_eq!(node.pods(), Vec::<PathBuf>::new(), "empty parents go");
     node.host.remove_volume(&key("v")).unwrap();
+}
+
+#[test]
+fn what_others_unmount_is_lost() {
+    let Some(node) = Node::new("what_others_unmount_is_lost") else { return };
+    let target = |pod: &str| Target { pod: pod.parse().unwrap(), volume: volume("v"), leaf: "mount".parse().unwrap() };
+    let csi = |pod: &str| Place::of(&target(pod).into());
+    let places = [whole("v"), whole("covered"), sub("v", 0), csi("kept"), csi("removed")];
+    for pod in ["kept", "removed"] {
+        fs::create_dir_all(node.path(&csi(pod)).parent().unwrap()).unwrap();
+    }
+    for place in &places {
+        node.attach(None, place);
+    }
+    let lost = || node.host.lost(places.clone().into()).unwrap();
+    assert_eq!(lost(), BTreeSet::new());
+    tmpfs(&node.path(&whole("covered")));
+    assert_eq!(lost(), BTreeSet::new(), "it is there, beneath");
+
+    for place in [whole("v"), sub("v", 0), csi("kept"), csi("removed")] {
+        Kernel.unmount(&node.path(&place)).unwrap();
+    }
+    fs::remove_dir(node.path(&csi("removed"))).unwrap();
+    assert_eq!(lost(), [whole("v"), sub("v", 0), csi("kept")].into(), "whoever removes a kubelet's directory means it");
+    fs::remove_dir_all(node.path(&csi("removed")).parent().unwrap().parent().unwrap()).unwrap();
+    assert_eq!(lost().len(), 3);
 }
 
 #[test]

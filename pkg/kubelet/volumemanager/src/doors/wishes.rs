@@ -16,6 +16,8 @@ pub(super) struct Wishes {
     pub(super) deleted: BTreeSet<PodUid>,
     /// To be cleared away, whether it is known or not.
     pub(super) unseen: BTreeSet<Key>,
+    /// Asked for again after they were mounted.
+    pub(super) doubted: BTreeSet<Key>,
     /// Pods that somebody wants to be tried again at once.
     pub(super) retried: BTreeSet<PodUid>,
     /// Unpublished, and still expected by somebody who has not heard of it.
@@ -63,6 +65,9 @@ impl Wishes {
         }
         let expected = before.is_some_and(|before| before.expected);
         let asked = if runs { Asked::Mounted } else { Asked::Mount };
+        if runs {
+            self.doubted.insert(key.clone());
+        }
         self.entries.insert(key.clone(), Entry { wanted, asked, expected });
         Ok(())
     }

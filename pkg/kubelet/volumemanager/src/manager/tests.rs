@@ -16,6 +16,7 @@ mod cadence;
 mod failures;
 mod kubelet;
 mod lives;
+mod lost;
 mod model;
 mod plugin;
 
@@ -36,6 +37,7 @@ struct Node {
     events: Arc<Events>,
     metrics: Metrics,
     pods: watch::Sender<Arc<PodSet>>,
+    mount_table: watch::Sender<()>,
     reports: watch::Receiver<Option<Arc<VolumeReports>>>,
     volumes: Volumes,
     supervisor: Supervisor,
@@ -74,17 +76,19 @@ impl Disk {
 
     fn start_with(&self, plugins: PluginManager, events: Arc<Events>) -> Node {
         let (metrics, supervisor) = (Metrics::default(), Supervisor::new("test"));
+        let (mount_table, changes) = watch::channel(());
         let (manager, reports) = VolumeManager::new(Parts {
             plugins,
             host: self.host(),
             references: Arc::new(self.service.clone()),
             events: Arc::<Events>::clone(&events),
             metrics: metrics.clone(),
+            mount_table: changes,
         });
         let (pods, receiver) = watch::channel(Arc::default());
         let volumes = manager.volumes();
         supervisor.spawn("manager", manager.run(receiver, supervisor.child("manager")));
-        Node { events, metrics, pods, reports, volumes, supervisor }
+        Node { events, metrics, pods, mount_table, reports, volumes, supervisor }
     }
 
     /// What an earlier run left of a volume: a row bound to an image, and the mount.

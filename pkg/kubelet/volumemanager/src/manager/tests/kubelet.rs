@@ -5,7 +5,7 @@ use imagevol_base::Target;
 use super::*;
 use crate::doors::{DoorState, PublishError, VolumeRequest, Volumes};
 
-fn target(pod: &str) -> Target {
+pub(super) fn target(pod: &str) -> Target {
     Target { pod: pod.parse().unwrap(), volume: "v".parse().unwrap(), leaf: "mount".parse().unwrap() }
 }
 
@@ -13,12 +13,12 @@ fn key_of(pod: &str) -> Key {
     target(pod).into()
 }
 
-fn request(pod: &str, reference: &str) -> VolumeRequest {
+pub(super) fn request(pod: &str, reference: &str) -> VolumeRequest {
     let pod = Arc::new(self::pod(pod, &[]));
     VolumeRequest { pod, reference: reference.to_owned(), policy: None, claims: Arc::default(), platform: None }
 }
 
-async fn publish(volumes: &Volumes, pod: &str) -> Result<ImageId, PublishError> {
+pub(super) async fn publish(volumes: &Volumes, pod: &str) -> Result<ImageId, PublishError> {
     volumes.publish(&target(pod), request(pod, IMAGE), Instant::now() + 110 * SECOND).await
 }
 
@@ -33,7 +33,7 @@ async fn a_published_volume_comes_and_goes_beside_pods_of_our_own() {
     node.set_while(false, &[]);
     let image = publish(&node.volumes, "k").await.unwrap();
     assert_eq!(publish(&node.volumes, "k").await, Ok(image), "again");
-    assert_eq!(disk.plugin.take_calls(), ["mount k/v"]);
+    assert_eq!(disk.plugin.take_calls(), ["mount k/v", "mount k/v decided"], "the plugin looks whether it is mounted");
     node.set(&[pod("p", &["v"])]);
     node.settle().await;
     assert_eq!(node.reports.borrow().as_ref().unwrap().len(), 1, "pods are told of their own volumes alone");
@@ -115,7 +115,7 @@ async fn what_was_published_is_so_after_a_restart() {
     assert_eq!(disk.plugin.take_calls(), ["unmount begun/v", "mount mounted/v decided"]);
     publish(&node.volumes, "ready").await.unwrap();
     publish(&node.volumes, "mounted").await.unwrap();
-    assert_eq!(disk.plugin.take_calls(), ["mount ready/v decided"]);
+    assert_eq!(disk.plugin.take_calls(), ["mount ready/v decided", "mount mounted/v decided"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,6 +167,26 @@ async fn kubelet_asks(volumes: &Volumes, seconds: u64, reference: &str) -> usize
         pause *= 2;
     }
     answers
+}
+
+/// A kubelet that was told a final error forgets the volume, and unpublishes nothing. What looks for pods that have gone gives it up.
+#[tokio::test(start_paused = true)]
+async fn a_refused_volume_that_is_given_up_leaves_no_row_and_is_not_pulled_again() {
+    let disk = Disk::new();
+    let node = disk.start_real();
+    let wanted = request("k", "localhost:5000/none:1");
+    node.volumes.publish(&target("k"), wanted, Instant::now() + 110 * SECOND).await.unwrap_err();
+    assert_eq!(
+        disk.service.holders().await.unwrap().len(),
+        1,
+        "the kubelet may ask again, and the image is looked for meanwhile"
+    );
+    node.volumes.give_up(&target("k"));
+    node.settle().await;
+    assert!(disk.service.holders().await.unwrap().is_empty() && node.volumes.list().is_empty());
+    node.events.take();
+    node.after(3600).await;
+    assert_eq!(node.events.take(), []);
 }
 
 /// Three pulls and three reminders in 45 seconds, as a kubelet's own image volume has, whoever asks and however often.
