@@ -176,17 +176,6 @@ mod tests {
     }
 
     #[rstest]
-    #[case::empty(1000, 1000, 0)]
-    #[case::full(1000, 0, 100)]
-    #[case::rounds_up(1000, 159, 85)]
-    #[case::at_the_border(1000, 160, 84)]
-    #[case::more_available_than_there_is(1000, 2000, 0)]
-    #[case::huge(u64::MAX, u64::MAX / 2, 51)]
-    fn counts_percent_as_the_kubelet(#[case] capacity: u64, #[case] available: u64, #[case] used: u8) {
-        assert_eq!(disk(capacity, available).used_percent(), used);
-    }
-
-    #[rstest]
     #[case::below(85, 80, 1000, 160, None)]
     #[case::at_the_threshold(85, 80, 1000, 150, Some(50))]
     #[case::rounded_to_the_threshold(85, 80, 1000, 159, Some(41))]
