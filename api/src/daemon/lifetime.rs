@@ -229,6 +229,9 @@ pub struct HeldReference {
     /// What is wanted, normalized.
     pub reference: String,
     /// The image, once it is present.
+    /// The holder as [`WhyHolder::name`] says it; empty from a daemon that does not.
+    #[serde(default)]
+    pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Digest>,
     /// Since when, RFC 3339.

@@ -9,6 +9,7 @@ mod gc;
 mod get;
 mod images;
 mod import;
+mod listing;
 mod node;
 mod path;
 mod pins;

@@ -43,6 +43,11 @@ impl Clock {
         then.map_or_else(|| UNKNOWN.to_owned(), |time| self.age(time.0))
     }
 
+    /// [`Clock::age`] of an RFC 3339 time; [`UNKNOWN`] of another text.
+    pub(crate) fn age_since(&self, then: &str) -> String {
+        then.parse().map_or_else(|_| UNKNOWN.to_owned(), |then| self.age(then))
+    }
+
     /// A date as Go's `time.RFC1123Z` has it.
     pub(crate) fn date(&self, time: Timestamp) -> String {
         time.to_zoned(self.zone.clone()).strftime("%a, %d %b %Y %H:%M:%S %z").to_string()

@@ -47,6 +47,19 @@ pub(super) struct Columns {
     pub headings: bool,
 }
 
+// === impl Columns ===
+
+impl Columns {
+    /// Those that the flags choose.
+    pub(super) fn of(arguments: &Get) -> Self {
+        Self {
+            wide: arguments.output == Some(TableFormat::Wide),
+            namespaces: arguments.all_namespaces,
+            headings: !arguments.no_headers,
+        }
+    }
+}
+
 /// Prints what was asked for.
 pub(super) async fn run(session: &Session, arguments: &Get) -> Result<()> {
     let target = Target::parse(&arguments.target, &KNOWN)?;
@@ -128,11 +141,7 @@ fn select_events(mut objects: Vec<Value>, about: Option<&str>) -> Result<Vec<Val
 }
 
 fn show(session: &Session, arguments: &Get, target: &Target, objects: Vec<Value>) -> Result<()> {
-    let columns = Columns {
-        wide: arguments.output == Some(TableFormat::Wide),
-        namespaces: arguments.all_namespaces,
-        headings: !arguments.no_headers,
-    };
+    let columns = Columns::of(arguments);
     match arguments.output {
         Some(TableFormat::Json) => print_objects(DataFormat::Json, target, objects),
         Some(TableFormat::Yaml) => print_objects(DataFormat::Yaml, target, objects),

@@ -3,20 +3,19 @@
 use imagevol_api::daemon::{ImageDetail, ImageList, ImageSummary, RemovedImage};
 
 use super::get::Columns;
+use super::listing::{Listing, NONE};
 use crate::cli::{Get, Images, Inspect, Rmi};
 use crate::error::{CommandError, Result};
-use crate::output::{DataFormat, TableFormat};
+use crate::output::TableFormat;
 use crate::session::{self, Failures, Session};
-use crate::table::Table;
 use crate::text::{self, Clock};
-
-/// What docker shows where there is no tag.
-const NONE: &str = "<none>";
 
 /// `images`.
 pub(super) async fn list(session: &Session, arguments: &Images) -> Result<()> {
     let list: ImageList = session.client.get("/images").await?;
-    show(session, &list, arguments.output, !arguments.no_headers)
+    let wide = arguments.output == Some(TableFormat::Wide);
+    let columns = Columns { wide, namespaces: false, headings: !arguments.no_headers };
+    listing(&list, columns, &session.clock).show(arguments.output, columns)
 }
 
 /// `get images [NAME...]`.
@@ -31,7 +30,8 @@ pub(super) async fn get(session: &Session, arguments: &Get, names: &[String]) ->
         list.items.extend(failures.sort(answer.map_err(CommandError::from)).map(|detail| detail.summary));
     }
     if names.is_empty() || !list.items.is_empty() {
-        show(session, &list, arguments.output, !arguments.no_headers)?;
+        let columns = Columns::of(arguments);
+        listing(&list, columns, &session.clock).show(arguments.output, columns)?;
     }
     failures.result()
 }
@@ -77,33 +77,16 @@ fn removal(removed: &RemovedImage) -> String {
     lines
 }
 
-fn show(session: &Session, list: &ImageList, format: Option<TableFormat>, headings: bool) -> Result<()> {
-    match format {
-        Some(TableFormat::Json) => session::print(&DataFormat::Json.render(list)?),
-        Some(TableFormat::Yaml) => session::print(&DataFormat::Yaml.render(list)?),
-        Some(TableFormat::Name) => session::print(&names(list)),
-        Some(TableFormat::Wide) | None if list.items.is_empty() => session::note("No images found."),
-        Some(TableFormat::Wide) | None => {
-            let columns = Columns { wide: format == Some(TableFormat::Wide), namespaces: false, headings };
-            session::print(&table(list, columns, &session.clock))
-        }
-    }
-}
-
-fn names(list: &ImageList) -> String {
-    list.items.iter().map(|image| format!("image/{}\n", image.id)).collect::<Vec<_>>().concat()
-}
-
 /// A row for each tag, as docker has it; for an image without one, a row for its repository.
-fn table(list: &ImageList, columns: Columns, clock: &Clock) -> String {
-    let headings = ["REPOSITORY", "TAG", "DIGEST", "KIND", "SIZE", "PULLED", "USED BY"];
-    let mut table = if columns.headings { Table::new(&headings) } else { Table::bare() };
-    for image in &list.items {
-        for (repository, tag) in names_of(image) {
-            table.row(&row(image, (repository, tag), columns, clock));
-        }
+fn listing<'l>(list: &'l ImageList, columns: Columns, clock: &Clock) -> Listing<'l, ImageList> {
+    let rows = |image: &'l ImageSummary| names_of(image).into_iter().map(move |name| row(image, name, columns, clock));
+    Listing {
+        list,
+        names: list.items.iter().map(|image| format!("image/{}", image.id)).collect(),
+        headings: vec!["REPOSITORY", "TAG", "DIGEST", "KIND", "SIZE", "PULLED", "USED BY"],
+        rows: list.items.iter().flat_map(rows).collect(),
+        empty: "No images found.",
     }
-    table.render()
 }
 
 fn row(image: &ImageSummary, (repository, tag): (&str, &str), columns: Columns, clock: &Clock) -> Vec<String> {
@@ -193,7 +176,7 @@ REPOSITORY         TAG      DIGEST         KIND       SIZE     PULLED   USED BY
 quay.io/a          1        abababababab   Artifact   1.23MB   5m ago   pod default/web volume v (+1 more)
 localhost:5000/x   <none>   abababababab   Artifact   1.23MB   5m ago   <none>
 ";
-        assert_eq!(table(&list, columns, &clock), text);
+        assert_eq!(listing(&list, columns, &clock).table(columns), text);
     }
 
     #[test]

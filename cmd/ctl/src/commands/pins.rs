@@ -3,11 +3,11 @@
 use imagevol_api::daemon::{Pin, PinList};
 use imagevol_api::metav1::Status;
 
+use super::get::Columns;
+use super::listing::{Listing, or_none};
 use crate::cli::{Get, Pins};
 use crate::error::{CommandError, Result};
-use crate::output::{DataFormat, TableFormat};
 use crate::session::{self, Failures, Session};
-use crate::table::Table;
 use crate::text::{self, Clock, count};
 
 /// Pins each pattern, and says what it covers now.
@@ -40,18 +40,8 @@ pub(super) async fn get(session: &Session, arguments: &Get, names: &[String]) ->
         return Err(CommandError::Usage("pins have no names: `get pins` lists them all"));
     }
     let list: PinList = session.client.get("/pins").await?;
-    match arguments.output {
-        Some(TableFormat::Json) => session::print(&DataFormat::Json.render(&list)?),
-        Some(TableFormat::Yaml) => session::print(&DataFormat::Yaml.render(&list)?),
-        Some(TableFormat::Name) => {
-            let names = list.items.iter().map(|pin| format!("pin/{}\n", text::line(&pin.pattern)));
-            session::print(&names.collect::<Vec<_>>().concat())
-        }
-        Some(TableFormat::Wide) | None if list.items.is_empty() => session::note("No pins found."),
-        format @ (Some(TableFormat::Wide) | None) => {
-            session::print(&table(&list, !arguments.no_headers, format, &session.clock))
-        }
-    }
+    let columns = Columns::of(arguments);
+    listing(&list, columns, &session.clock).show(arguments.output, columns)
 }
 
 fn path(pattern: &str) -> String {
@@ -66,16 +56,50 @@ fn pinned(pin: &Pin) -> String {
     }
 }
 
-fn table(list: &PinList, headings: bool, format: Option<TableFormat>, clock: &Clock) -> String {
-    let mut table = if headings { Table::new(&["PATTERN", "AGE", "IMAGES"]) } else { Table::bare() };
-    for pin in &list.items {
-        let age = pin.since.parse().map_or_else(|_| text::UNKNOWN.to_owned(), |since| clock.age(since));
-        let images = if format == Some(TableFormat::Wide) {
-            pin.images.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+fn listing<'l>(list: &'l PinList, columns: Columns, clock: &Clock) -> Listing<'l, PinList> {
+    let images = |pin: &Pin| {
+        if columns.wide {
+            or_none(&pin.images.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
         } else {
             pin.images.len().to_string()
-        };
-        table.row(&[pin.pattern.clone(), age, images]);
+        }
+    };
+    let row = |pin: &Pin| vec![pin.pattern.clone(), clock.age_since(&pin.since), images(pin)];
+    Listing {
+        list,
+        names: list.items.iter().map(|pin| format!("pin/{}", pin.pattern)).collect(),
+        headings: vec!["PATTERN", "AGE", "IMAGES"],
+        rows: list.items.iter().map(row).collect(),
+        empty: "No pins found.",
     }
-    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_of_pins() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let list: PinList = serde_json::from_value(json!({"items": [
+            {"pattern": "quay.io/models/*", "since": "1970-01-01T00:00:00Z", "images": [digest]},
+            {"pattern": "quay.io/none:1", "since": "when?", "images": []},
+        ]}))
+        .unwrap();
+        let clock = Clock { now: Timestamp::UNIX_EPOCH, zone: TimeZone::UTC };
+        let columns = Columns { wide: false, namespaces: false, headings: true };
+        let text = "\
+PATTERN            AGE         IMAGES
+quay.io/models/*   0s          1
+quay.io/none:1     <unknown>   0
+";
+        assert_eq!(listing(&list, columns, &clock).table(columns), text);
+        let wide = Columns { wide: true, headings: false, ..columns };
+        let text = format!("quay.io/models/*   0s          {digest}\nquay.io/none:1     <unknown>   <none>\n");
+        assert_eq!(listing(&list, wide, &clock).table(wide), text);
+    }
 }

@@ -4,17 +4,15 @@ use imagevol_api::daemon::{PrefetchList, PrefetchPhase, PrefetchRequest, Prefetc
 use imagevol_api::metav1::Status;
 use jiff::Timestamp;
 
+use super::get::Columns;
+use super::listing::{Listing, NONE, or_none};
 use super::pull::{self, Asked};
 use super::pulls::Progress;
 use crate::cli::{Get, Prefetch};
 use crate::error::{CommandError, Result};
-use crate::output::{DataFormat, TableFormat};
+use crate::output::TableFormat;
 use crate::session::{self, Failures, Session};
-use crate::table::Table;
 use crate::text::{self, Clock, human_duration};
-
-/// What kubectl shows for nothing.
-const NONE: &str = "<none>";
 
 /// Fetches one after the other, or forgets them; what fails keeps no other.
 pub(super) async fn run(session: &Session, arguments: &Prefetch) -> Result<()> {
@@ -48,45 +46,32 @@ pub(super) async fn get(session: &Session, arguments: &Get, names: &[String]) ->
         return Err(CommandError::Usage("prefetched images have no names: `get prefetch` lists them all"));
     }
     let list: PrefetchList = session.client.get("/prefetch").await?;
+    let columns = Columns::of(arguments);
+    listing(&list, columns, &session.clock).show(arguments.output, columns)?;
     match arguments.output {
-        Some(TableFormat::Json) => session::print(&DataFormat::Json.render(&list)?),
-        Some(TableFormat::Yaml) => session::print(&DataFormat::Yaml.render(&list)?),
-        Some(TableFormat::Name) => {
-            let names = list.items.iter().map(|item| format!("prefetch/{}\n", text::line(&item.reference)));
-            session::print(&names.collect::<Vec<_>>().concat())
-        }
-        format @ (Some(TableFormat::Wide) | None) => {
-            show(&list, !arguments.no_headers, format, &session.clock)?;
+        // Their field says it.
+        Some(TableFormat::Json | TableFormat::Yaml) => Ok(()),
+        Some(TableFormat::Name | TableFormat::Wide) | None => {
             list.problems.iter().try_for_each(|problem| session::note(&format!("not used: {}", text::line(problem))))
         }
     }
 }
 
-fn show(list: &PrefetchList, headings: bool, format: Option<TableFormat>, clock: &Clock) -> Result<()> {
-    if list.items.is_empty() {
-        return session::note("Nothing is prefetched.");
+fn listing<'l>(list: &'l PrefetchList, columns: Columns, clock: &Clock) -> Listing<'l, PrefetchList> {
+    let mut headings = vec!["LIST", "REFERENCE", "STATUS", "PROGRESS", "NEXT PULL", "EXPIRES"];
+    if columns.wide {
+        headings.extend(["IMAGE", "MESSAGE"]);
     }
-    session::print(&table(list, headings, format, clock))
+    Listing {
+        list,
+        names: list.items.iter().map(|item| format!("prefetch/{}", item.reference)).collect(),
+        headings,
+        rows: list.items.iter().map(|item| row(item, columns, clock)).collect(),
+        empty: "Nothing is prefetched.",
+    }
 }
 
-fn table(list: &PrefetchList, headings: bool, format: Option<TableFormat>, clock: &Clock) -> String {
-    let mut names = vec!["LIST", "REFERENCE", "STATUS", "PROGRESS", "NEXT PULL", "EXPIRES"];
-    if format == Some(TableFormat::Wide) {
-        names.extend(["IMAGE", "MESSAGE"]);
-    }
-    let mut table = if headings { Table::new(&names) } else { Table::bare() };
-    for item in &list.items {
-        let mut row = row(item, clock);
-        if format == Some(TableFormat::Wide) {
-            row.push(item.image.as_ref().map_or_else(|| NONE.to_owned(), ToString::to_string));
-            row.push(item.message.clone().unwrap_or_else(|| NONE.to_owned()));
-        }
-        table.row(&row);
-    }
-    table.render()
-}
-
-fn row(item: &Prefetched, clock: &Clock) -> Vec<String> {
+fn row(item: &Prefetched, columns: Columns, clock: &Clock) -> Vec<String> {
     let phase = match item.phase {
         PrefetchPhase::Waiting => "Waiting",
         PrefetchPhase::Pulling => "Pulling",
@@ -95,14 +80,19 @@ fn row(item: &Prefetched, clock: &Clock) -> Vec<String> {
         PrefetchPhase::Ended => "Ended",
     };
     let progress = if item.blobs.is_empty() { NONE.to_owned() } else { Progress::of(&item.blobs).to_string() };
-    vec![
+    let mut row = vec![
         item.list.clone().unwrap_or_else(|| "<command>".to_owned()),
         item.reference.clone(),
         phase.to_owned(),
         progress,
         until(item.next_pull.as_deref(), clock),
         until(item.expires.as_deref(), clock),
-    ]
+    ];
+    if columns.wide {
+        row.push(item.image.as_ref().map_or_else(|| NONE.to_owned(), ToString::to_string));
+        row.push(or_none(item.message.as_deref().unwrap_or_default()));
+    }
+    row
 }
 
 /// `in 5m`, `5m ago`; what is no RFC 3339 time is shown as it is.
@@ -138,7 +128,9 @@ models      quay.io/a:1         Pulling   25% of 2kB   <none>      <none>
 models      quay.io/b:1         Failed    <none>       in 5m       <none>
 <command>   quay.io/\\u{1b}c:1   Present   <none>       <none>      in 24h
 ";
-        assert_eq!(table(&list, true, None, &clock), text);
-        assert!(table(&list, true, Some(TableFormat::Wide), &clock).contains(" 503\n"));
+        let columns = Columns { wide: false, namespaces: false, headings: true };
+        assert_eq!(listing(&list, columns, &clock).table(columns), text);
+        let wide = Columns { wide: true, ..columns };
+        assert!(listing(&list, wide, &clock).table(wide).contains(" 503\n"));
     }
 }

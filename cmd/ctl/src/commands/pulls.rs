@@ -4,12 +4,12 @@ use std::fmt;
 
 use imagevol_api::daemon::{BlobProgress, NodeStatus, RunningPull};
 
+use super::get::Columns;
+use super::listing::Listing;
 use crate::cli::Get;
 use crate::error::{CommandError, Result};
-use crate::output::{DataFormat, TableFormat};
-use crate::session::{self, Session};
-use crate::table::Table;
-use crate::text::{self, UNKNOWN, human_size};
+use crate::session::Session;
+use crate::text::{UNKNOWN, human_size};
 
 /// How far all blobs of a pull are that have been begun, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -24,32 +24,22 @@ pub(super) async fn get(session: &Session, arguments: &Get, names: &[String]) ->
         return Err(CommandError::Usage("pulls have no names: `get pulls` lists them all"));
     }
     let status: NodeStatus = session.client.get("/status").await?;
-    match arguments.output {
-        Some(TableFormat::Json) => session::print(&DataFormat::Json.render(&status.pulls)?),
-        Some(TableFormat::Yaml) => session::print(&DataFormat::Yaml.render(&status.pulls)?),
-        Some(TableFormat::Name) => session::print(&names_of(&status.pulls)),
-        Some(TableFormat::Wide) | None if status.pulls.is_empty() => session::note("No pulls under way."),
-        Some(TableFormat::Wide) | None => session::print(&table(&status.pulls, !arguments.no_headers)),
+    listing(&status.pulls).show(arguments.output, Columns::of(arguments))
+}
+
+fn listing(pulls: &Vec<RunningPull>) -> Listing<'_, Vec<RunningPull>> {
+    Listing {
+        list: pulls,
+        names: pulls.iter().map(|pull| format!("pull/{}", pull.reference)).collect(),
+        headings: vec!["REFERENCE", "DONE", "PROGRESS", "BLOBS"],
+        rows: pulls.iter().map(row).collect(),
+        empty: "No pulls under way.",
     }
 }
 
-fn names_of(pulls: &[RunningPull]) -> String {
-    pulls.iter().map(|pull| format!("pull/{}\n", text::line(&pull.reference))).collect::<Vec<_>>().concat()
-}
-
-fn table(pulls: &[RunningPull], headings: bool) -> String {
-    let names = ["REFERENCE", "DONE", "PROGRESS", "BLOBS"];
-    let mut table = if headings { Table::new(&names) } else { Table::bare() };
-    for pull in pulls {
-        let progress = Progress::of(&pull.blobs);
-        table.row(&[
-            pull.reference.clone(),
-            human_size(progress.done),
-            progress.to_string(),
-            pull.blobs.len().to_string(),
-        ]);
-    }
-    table.render()
+fn row(pull: &RunningPull) -> Vec<String> {
+    let progress = Progress::of(&pull.blobs);
+    vec![pull.reference.clone(), human_size(progress.done), progress.to_string(), pull.blobs.len().to_string()]
 }
 
 // === impl Progress ===
@@ -93,7 +83,8 @@ REFERENCE              DONE    PROGRESS     BLOBS
 quay.io/model:v1       500MB   25% of 2GB   2
 quay.io/\\u{1b}new:v1   0B      <unknown>    0
 ";
-        assert_eq!(table(&pulls, true), text);
-        assert_eq!(names_of(&pulls), "pull/quay.io/model:v1\npull/quay.io/\\u{1b}new:v1\n");
+        let columns = Columns { wide: false, namespaces: false, headings: true };
+        assert_eq!(listing(&pulls).table(columns), text);
+        assert_eq!(listing(&pulls).named(), "pull/quay.io/model:v1\npull/quay.io/\\u{1b}new:v1\n");
     }
 }

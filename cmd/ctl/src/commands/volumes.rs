@@ -3,17 +3,12 @@
 use imagevol_api::daemon::{CsiVolume, CsiVolumeList, CsiVolumeState};
 
 use super::get::Columns;
+use super::listing::{Listing, NONE, or_none};
 use super::pulls::Progress;
 use crate::cli::Get;
 use crate::error::{CommandError, Result};
-use crate::output::{DataFormat, TableFormat};
-use crate::session::{self, Session};
-use crate::table::Table;
+use crate::session::Session;
 use crate::target::Resource;
-use crate::text;
-
-/// What kubectl shows for nothing.
-const NONE: &str = "<none>";
 
 /// `get volumes`: of a namespace, of all, or of one pod.
 pub(super) async fn get(session: &Session, arguments: &Get, names: &[String]) -> Result<()> {
@@ -24,7 +19,8 @@ pub(super) async fn get(session: &Session, arguments: &Get, names: &[String]) ->
     let mut list: CsiVolumeList = session.client.get("/volumes").await?;
     let namespace = (!arguments.all_namespaces).then_some(session.namespace.as_str());
     list.items.retain(|volume| is_of(volume, namespace, pod));
-    show(arguments, &list)
+    let columns = Columns::of(arguments);
+    listing(&list, columns).show(arguments.output, columns)
 }
 
 /// The name in `pod/NAME`.
@@ -39,27 +35,7 @@ fn is_of(volume: &CsiVolume, namespace: Option<&str>, pod: Option<&str>) -> bool
         && pod.is_none_or(|pod| volume.pod == pod || volume.pod_uid == pod)
 }
 
-fn show(arguments: &Get, list: &CsiVolumeList) -> Result<()> {
-    let columns = Columns {
-        wide: arguments.output == Some(TableFormat::Wide),
-        namespaces: arguments.all_namespaces,
-        headings: !arguments.no_headers,
-    };
-    match arguments.output {
-        Some(TableFormat::Json) => session::print(&DataFormat::Json.render(list)?),
-        Some(TableFormat::Yaml) => session::print(&DataFormat::Yaml.render(list)?),
-        Some(TableFormat::Name) => session::print(&names_of(list)),
-        Some(TableFormat::Wide) | None if list.items.is_empty() => session::note("No volumes found."),
-        Some(TableFormat::Wide) | None => session::print(&table(list, columns)),
-    }
-}
-
-fn names_of(list: &CsiVolumeList) -> String {
-    let name = |volume: &CsiVolume| format!("volume/{}/{}\n", text::line(pod(volume)), text::line(&volume.volume));
-    list.items.iter().map(name).collect::<Vec<_>>().concat()
-}
-
-fn table(list: &CsiVolumeList, columns: Columns) -> String {
+fn listing(list: &CsiVolumeList, columns: Columns) -> Listing<'_, CsiVolumeList> {
     let mut headings = vec!["POD", "VOLUME", "REFERENCE", "STATUS", "PROGRESS"];
     if columns.namespaces {
         headings.insert(0, "NAMESPACE");
@@ -67,11 +43,13 @@ fn table(list: &CsiVolumeList, columns: Columns) -> String {
     if columns.wide {
         headings.extend(["IMAGE", "PATH", "MESSAGE"]);
     }
-    let mut table = if columns.headings { Table::new(&headings) } else { Table::bare() };
-    for volume in &list.items {
-        table.row(&row(volume, columns));
+    Listing {
+        list,
+        names: list.items.iter().map(|volume| format!("volume/{}/{}", pod(volume), volume.volume)).collect(),
+        headings,
+        rows: list.items.iter().map(|volume| row(volume, columns)).collect(),
+        empty: "No volumes found.",
     }
-    table.render()
 }
 
 fn row(volume: &CsiVolume, columns: Columns) -> Vec<String> {
@@ -114,10 +92,6 @@ fn progress(volume: &CsiVolume) -> String {
     if volume.blobs.is_empty() { NONE.to_owned() } else { Progress::of(&volume.blobs).to_string() }
 }
 
-fn or_none(text: &str) -> String {
-    if text.is_empty() { NONE.to_owned() } else { text.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,12 +123,14 @@ shop        web   model    quay.io/model:v1        Pulling        25% of 2GB
 shop        db    seed     quay.io/\\u{1b}seed:v1   ErrImagePull   <none>
 <none>      u3    old      quay.io/old:v1          Mounted        <none>
 ";
-        assert_eq!(table(&volumes(), columns(false, true)), text);
+        let columns = columns(false, true);
+        assert_eq!(listing(&volumes(), columns).table(columns), text);
     }
 
     #[test]
     fn wide_shows_what_is_mounted_where() {
-        let text = table(&volumes(), columns(true, false));
+        let columns = columns(true, false);
+        let text = listing(&volumes(), columns).table(columns);
         let last = format!("sha256:{}   /p/3   <none>", "0".repeat(64));
         assert!(text.lines().nth(3).unwrap().ends_with(&last), "{text}");
         assert!(text.lines().nth(2).unwrap().ends_with("/p/2   manifest unknown"), "{text}");

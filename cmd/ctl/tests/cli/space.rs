@@ -61,15 +61,12 @@ fn prefetch_pulls_each_and_forgets_them() {
 
 #[test]
 fn references_and_reasons_are_tables() {
-    let row = json!({"holder": "external/backup/nightly", "reference": "quay.io/a:1", "image": digest('a'), "since": "2001-01-01T00:00:00Z"});
+    let row = json!({"holder": "external/backup/nightly", "name": "backup nightly", "reference": "quay.io/a:1", "image": digest('a'), "since": "2001-01-01T00:00:00Z"});
     let daemon = Daemon::start([
         ("GET /references", vec![ok(&json!({"items": [row]}))]),
         ("GET /images/why?name=x%2Fy", vec![refused(404, "NotFound", "nothing on this node is known as \"x/y\"")]),
     ]);
     assert_eq!(output(daemon.imagevol(&["get", "references", "-o", "name"])), "reference/external/backup/nightly\n");
-    assert!(
-        output(daemon.imagevol(&["get", "references"]))
-            .contains("external/backup/nightly   quay.io/a:1   aaaaaaaaaaaa")
-    );
+    assert!(output(daemon.imagevol(&["get", "references"])).contains("backup nightly   quay.io/a:1   aaaaaaaaaaaa"));
     daemon.imagevol(&["why", "x/y"]).assert().code(1);
 }

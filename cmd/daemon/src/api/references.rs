@@ -10,7 +10,7 @@ use imagevol_base::Holder;
 use imagevol_cri::{ImageId, ImageReferences as _};
 use imagevol_store::{Store, Terms, Until};
 
-use super::holders::{Clock, wall};
+use super::holders::{Holders, wall};
 use super::images::{failure, store};
 use super::read_body;
 use crate::http::{Answer, Failure, json, no_such_route, success};
@@ -35,10 +35,12 @@ fn external(owner: &str, name: &str) -> Result<Holder, Failure> {
 }
 
 async fn list(node: &Node) -> Result<Vec<HeldReference>, Failure> {
-    let (rows, clock) = (store(node, Store::references).await?, Clock::of(node));
+    let (rows, holders) = (store(node, Store::references).await?, Holders::of(node));
+    let clock = holders.clock();
     let rows = rows.into_iter().filter(|(_, row)| !row.is_over(clock.now()));
     let held = rows.map(|(holder, row)| HeldReference {
         holder: holder.to_string(),
+        name: holders.name(&holder),
         reference: row.reference,
         image: row.image,
         since: wall(row.since),

@@ -2,13 +2,11 @@
 
 use imagevol_api::corev1::{Event, ObjectReference, Pod};
 
+use super::super::listing::{NONE, or_none};
 use super::Columns;
 use crate::describe;
 use crate::pods;
 use crate::text::{Clock, UNKNOWN};
-
-/// What kubectl shows for nothing.
-const NONE: &str = "<none>";
 
 /// `NAME VOLUMES STATUS AGE`, with the namespace before and, wide, node and references behind.
 pub(super) fn pod_headings(columns: Columns) -> Vec<&'static str> {
@@ -105,8 +103,4 @@ fn first_seen(event: &Event, clock: &Clock) -> String {
 fn count(event: &Event) -> i32 {
     let series = event.series.as_ref().and_then(|series| series.count);
     series.or(event.count).unwrap_or(1)
-}
-
-fn or_none(text: &str) -> String {
-    if text.is_empty() { NONE.to_owned() } else { text.to_owned() }
 }
