@@ -121,6 +121,8 @@ pub(crate) enum CommandError {
         directory: PathBuf,
         /// The file that every layout has.
         missing: &'static str,
+        /// What to do instead, where it is something else that is known.
+        instead: Option<&'static str>,
     },
     /// The import ended badly.
     #[error("failed to import {}: {}", text::line(name), text::line(message))]
@@ -267,7 +269,7 @@ impl CommandError {
             Self::UnknownResource { known, .. } => return Some(format!("known here: {known}")),
             Self::PullInterrupted { .. } => "run the command again: what is on disk already is not fetched again",
             Self::ImportInterrupted { .. } => "run the command again: images that were imported stay",
-            Self::Terminal { hint, .. } => hint,
+            Self::Terminal { hint, .. } | Self::NoLayout { instead: Some(hint), .. } => hint,
             Self::NotMounted { pod, .. } => {
                 return Some(format!(
                     "`imagevol wait pod {0} --for=mounted` waits for it, `imagevol describe pod {0}` says why",

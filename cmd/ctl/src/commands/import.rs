@@ -118,12 +118,20 @@ fn tell(arguments: &Import, (names, id, size): (&[String], &Digest, u64)) -> Res
         let size = text::human_size(size);
         let names: Vec<_> = names.iter().map(|name| text::line(name).into_owned()).collect();
         let told = match names.as_slice() {
-            [] => format!("Imported an image without a name ({size}): --name or --repository gives it one"),
+            [] => format!("Imported an image without a name ({size}): {}", naming(arguments)),
             names => format!("Imported {} ({size})", names.join(", ")),
         };
         session::note(&told)?;
     }
     session::print(&format!("{id}\n"))
+}
+
+/// How it gets a name. A repository that was given has completed every tag.
+fn naming(arguments: &Import) -> &'static str {
+    match arguments.repository {
+        Some(_) => "--name gives the only image of an archive one",
+        None => "--name gives the only image of an archive one, --repository each that has a tag",
+    }
 }
 
 /// Whether this stands for standard input.

@@ -69,7 +69,7 @@ impl Source {
 
     fn directory(path: &Path, name: String) -> Result<Self> {
         if let Some(missing) = LAYOUT.into_iter().find(|file| !path.join(file).is_file()) {
-            return Err(CommandError::NoLayout { directory: path.to_owned(), missing });
+            return Err(CommandError::NoLayout { directory: path.to_owned(), missing, instead: instead(path) });
         }
         let members = members(path).map_err(|source| CommandError::ReadArchive { name: name.clone(), source })?;
         let size = members.iter().map(Member::size_in_tar).sum::<u64>() + tar::END.len() as u64;
@@ -123,6 +123,19 @@ impl Member {
     }
 }
 
+/// What a directory that is no layout may be, and how it is imported all the same: what skopeo and podman write with `dir:`
+/// (containers/image, directory/directory_dest.go, `versionPrefix`), and what is left of an unpacked docker archive.
+fn instead(directory: &Path) -> Option<&'static str> {
+    let is_file = |name| directory.join(name).is_file();
+    match (is_file("manifest.json"), is_file("version")) {
+        (true, true) => {
+            Some("`skopeo copy dir:DIRECTORY oci:LAYOUT` makes a layout of a directory that was written as dir:")
+        }
+        (true, false) => Some("`tar -C DIRECTORY -c . | imagevol import` imports an unpacked docker archive"),
+        (false, _) => None,
+    }
+}
+
 /// The files of a layout, what says what is in it first.
 fn members(layout: &Path) -> io::Result<Vec<Member>> {
     let mut members: Vec<Member> =
@@ -169,4 +182,27 @@ fn copy(from: &mut impl Read, pieces: &Pieces) -> io::Result<u64> {
 fn send(bytes: Bytes, pieces: &Pieces) {
     // Whoever has stopped taking them says why.
     drop(pieces.blocking_send(Ok(bytes)));
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::skopeo_dir(&["manifest.json", "version"], Some("skopeo copy dir:"))]
+    #[case::docker_archive(&["manifest.json"], Some("tar -C "))]
+    #[case::anything(&["version"], None)]
+    fn a_directory_that_is_no_layout_says_what_to_do(#[case] files: &[&str], #[case] expected: Option<&str>) {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        let error = Source::open(dir.path()).err().unwrap();
+        assert!(error.to_string().ends_with(" is no OCI image layout: it has no oci-layout"), "{error}");
+        let hint = error.hint();
+        assert_eq!(hint.is_some(), expected.is_some());
+        assert!(hint.is_none_or(|hint| hint.contains(expected.unwrap_or_default())));
+    }
 }
