@@ -57,8 +57,7 @@ pub(super) fn import(node: &Node, query: &Query, body: Incoming) -> Result<Answe
 
 /// Streams the archive; what is in it is told in a header, for digests may differ from those in the store.
 pub(super) async fn export(node: &Node, query: &Query) -> Result<Answer, Failure> {
-    let asked = query.0.iter().filter(|(key, value)| key == "reference" && !value.is_empty());
-    let references: Vec<String> = asked.map(|(_, value)| value.clone()).collect();
+    let references = references(query);
     if references.is_empty() {
         return Err(Failure::bad_request("reference is missing"));
     }
@@ -72,6 +71,17 @@ pub(super) async fn export(node: &Node, query: &Query) -> Result<Answer, Failure
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
     answer.headers_mut().insert(EXPORTED_IMAGES, images);
     Ok(answer)
+}
+
+/// What is to be exported, each once: readers differ in what they make of an index with the same entry twice.
+fn references(query: &Query) -> Vec<String> {
+    let mut references = Vec::new();
+    for (key, value) in &query.0 {
+        if key == "reference" && !value.is_empty() && !references.contains(value) {
+            references.push(value.clone());
+        }
+    }
+    references
 }
 
 fn reference(query: &Query, key: &str) -> Result<Option<Reference>, Failure> {
@@ -192,5 +202,16 @@ impl Write for Pieces {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_exported_is_exported_once() {
+        let query = Query::parse("reference=b%3A1&reference=a&reference=&reference=b%3A1&name=c");
+        assert_eq!(references(&query), ["b:1", "a"]);
     }
 }
