@@ -399,8 +399,10 @@ fn timeout(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let duration: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(duration).map_err(|_| "a timeout cannot be negative".to_owned())
+    // The parser tells of its own grammar, which has more than ours.
+    let duration: Option<jiff::SignedDuration> = text.parse().ok();
+    let duration = duration.ok_or("write numbers with units, as in 90s, 5m or 1h30m")?;
+    Duration::try_from(duration).map_err(|_| "it cannot be negative".to_owned())
 }
 
 #[cfg(test)]
@@ -434,10 +436,11 @@ mod tests {
     }
 
     #[rstest]
-    #[case("5")]
-    #[case("-5m")]
-    #[case("soon")]
-    fn other_timeouts_are_refused(#[case] text: &str) {
-        assert!(timeout(text).is_err());
+    #[case("5", "write numbers with units, as in 90s, 5m or 1h30m")]
+    #[case("1h30", "write numbers with units, as in 90s, 5m or 1h30m")]
+    #[case("soon", "write numbers with units, as in 90s, 5m or 1h30m")]
+    #[case("-5m", "it cannot be negative")]
+    fn other_timeouts_are_refused(#[case] text: &str, #[case] why: &str) {
+        assert_eq!(timeout(text), Err(why.to_owned()));
     }
 }

@@ -74,7 +74,11 @@ fn prefetch(PrefetchCount { wanted, present }: PrefetchCount) -> String {
     format!("{present} of {} present", count(wanted, "image"))
 }
 
+/// Before the manifest is there nothing is known of what comes.
 fn pull_line(pull: &RunningPull) -> String {
+    if pull.blobs.is_empty() {
+        return format!("{}: no blobs yet", pull.reference);
+    }
     let (done, size) = pull
         .blobs
         .iter()
@@ -106,7 +110,7 @@ mod tests {
         let status: NodeStatus = serde_json::from_value(json!({
             "version": {"version": "0.1.0", "kernel": "6.12.0"}, "nodeName": "n1", "imageBackend": "erofs", "stateDir": "/s", "rootDir": "/r",
             "manifestDir": "/m", "pods": 1, "mountedVolumes": 2, "images": 1, "usedBytes": 2_000_000, "availableBytes": 5_000_000_000_u64,
-            "pulls": [{"reference": "a:1", "blobs": [{"digest": digest, "size": 2000, "done": 1000}]}], "notReady": ["pods not read"],
+            "pulls": [{"reference": "a:1", "blobs": [{"digest": digest, "size": 2000, "done": 1000}]}, {"reference": "b:1", "blobs": []}], "notReady": ["pods not read"],
             "manifestProblems": ["a.yaml: no \u{1b} object"], "prefetch": {"wanted": 2, "present": 1},
             "prefetchProblems": ["lists.yaml: file holds no object"],
         }))
@@ -127,6 +131,7 @@ Free:           5GB
 Prefetch:       1 of 2 images present
 Pulls:
   a:1: 1kB of 2kB in 1 blob
+  b:1: no blobs yet
 Not ready because:
   pods not read
 Manifests not used:
