@@ -3,6 +3,7 @@
 mod cluster;
 mod gc;
 mod metrics;
+mod needs;
 mod parts;
 mod prefetch;
 mod scrub;
@@ -20,12 +21,14 @@ use imagevol_images::{EarlierPulls, ImageGc, ImageManager, InstrumentedImageServ
 use imagevol_imageservice::EmbeddedImageService;
 use imagevol_mount::{Backend, Interface, Kernel};
 use imagevol_prefetch::Overview;
+use imagevol_store::Store;
 use imagevol_volume::{Host, ImagePlugin};
 use imagevol_volumemanager::{VolumeManager, Volumes};
 use tokio::sync::watch;
 
 use cluster::Cluster;
 pub(crate) use metrics::Metrics;
+use needs::Needs;
 pub(crate) use unfit::Unfit;
 
 /// The image service as the kubelet's code sees it: every operation is counted.
@@ -51,6 +54,13 @@ pub(crate) struct Node {
     supervisor: Supervisor,
 }
 
+/// The node's name, and where its pods come from.
+struct Joined {
+    name: String,
+    cluster: Option<Cluster>,
+    control: ControlPlane,
+}
+
 // === impl Node ===
 
 impl Node {
@@ -68,8 +78,18 @@ impl Node {
             Ok(backend) => backend,
             Err(missing) => return unfit::stay(config, &name, missing, &control).map(Err),
         };
+        let node = Self::build(config, Joined { name, cluster, control }, (opened.store, backend), supervisor).await?;
+        Ok(Ok(node))
+    }
+
+    async fn build(
+        config: &ImagevolConfiguration,
+        Joined { name, cluster, control }: Joined,
+        (store, backend): (Store, Backend),
+        supervisor: &Supervisor,
+    ) -> anyhow::Result<Self> {
         let mounts: Arc<dyn Interface> = Arc::new(Kernel);
-        let service = parts::image_service(config, (opened.store, backend), Arc::clone(&mounts), supervisor)?;
+        let (service, made_room) = parts::image_service(config, (store, backend), Arc::clone(&mounts), supervisor)?;
         let service = Arc::new(service);
         let events: Arc<dyn EventRecorder> = Arc::new(control.recorder());
         let secrets = match &cluster {
@@ -81,7 +101,7 @@ impl Node {
         let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
-        let gc = gc::start(config, &name, &images, supervisor)?;
+        let gc = gc::start(config, (&name, &images), made_room, supervisor)?;
         let prefetch = prefetch::start(config, (&service, &images), &metrics, supervisor).await;
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
@@ -105,7 +125,7 @@ impl Node {
         };
         node.run(manager);
         cluster::start_csi(config, &node.name, node.volumes.clone(), node.cluster.clone(), supervisor).await?;
-        Ok(Ok(node))
+        Ok(node)
     }
 
     /// Pods to the volume manager, its reports back to the control plane.
@@ -124,8 +144,9 @@ impl Node {
                 }
             }
         });
-        let (service, pods, token) = (Arc::clone(&self.service), self.control.served_pods(), self.supervisor.token());
-        self.supervisor.spawn("staging", parts::unstage_when_known(service, pods, token));
+        let (reports, prefetch, cluster) = (self.reports.clone(), self.prefetch.clone(), self.cluster.clone());
+        let needs = Needs { reports, prefetch, cluster };
+        self.supervisor.spawn("needs", needs.settle(Arc::clone(&self.service), self.supervisor.token()));
         if let Some(cluster) = self.cluster.clone() {
             let follow = cluster.follow(self.volumes.clone(), self.supervisor.token());
             self.supervisor.spawn("cluster", follow);

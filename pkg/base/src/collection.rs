@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::Holder;
 
+mod turns;
+
+pub use turns::{NotYet, Turn, Turns};
+
 /// Seconds that this node has run, as far as they were counted: what ages are measured in. The wall clock may jump by years, and a
 /// node that is switched off uses no image; neither makes an image older.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
-use imagevol_base::collection::{Collection, Execution, Wish};
+use imagevol_base::collection::{Collection, Execution, Turn, Turns, Wish};
 
 use crate::{FilesystemUsage, Holder, Image, ImageId, ImageSpec, Progress, Result};
 
@@ -55,7 +55,11 @@ pub trait ImageReferences: Send + Sync {
 /// Removal of images that nobody needs.
 #[async_trait]
 pub trait ImageCollector: Send + Sync {
+    /// Turns to collect, for all who do on this node.
+    fn turns(&self) -> &Turns;
+
     /// Removes images until the wish is met, least recently used first: never one that is held, pinned, mounted or young. What one
-    /// image's removal runs into is told, and keeps no other image.
-    async fn collect(&self, wish: Wish, execution: Execution) -> Result<Collection>;
+    /// image's removal runs into is told, and keeps no other image. The caller has the turn since before he looked at what is to be
+    /// freed.
+    async fn collect(&self, turn: &Turn, wish: Wish, execution: Execution) -> Result<Collection>;
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use imagevol_api::oci::Reference;
-use imagevol_base::collection::{Execution, Goal, Wish};
+use imagevol_base::collection::{Collection, Execution, Goal, NotYet, Turn, Wish};
 use imagevol_base::size::binary;
 use imagevol_cri::{ImageCollector as _, ImageServiceError, Result};
 use imagevol_store::{Compression, Form, Store, StoreError};
+use tokio::sync::oneshot;
 
 use crate::EmbeddedImageService;
 use crate::downloads::{Downloads, Share};
@@ -84,8 +85,8 @@ pub(crate) fn admit(need: Need, room: Room) -> Result<(), Shortage> {
 // === impl Shortage ===
 
 impl Shortage {
-    /// For the pod's owner. `could_free` is what removing images that nobody needs would free.
-    pub(crate) fn message(&self, reference: &Reference, could_free: u64) -> String {
+    /// For the pod's owner. `could_free` is what removing images that nobody needs would free, if that is known.
+    pub(crate) fn message(&self, reference: &Reference, could_free: Result<u64, NotYet>) -> String {
         let Self { need, room, .. } = self;
         let at_least = match need.precision {
             Precision::Exact => "",
@@ -100,13 +101,11 @@ impl Shortage {
             bytes => format!(", {} are promised to other pulls", binary(bytes)),
         };
         let free = match could_free {
-            0 => "nothing".to_owned(),
-            bytes => binary(bytes),
+            Ok(0) => "nothing could be freed by removing unused images".to_owned(),
+            Ok(bytes) => format!("{} could be freed by removing unused images", binary(bytes)),
+            Err(not_yet) => format!("and no image is removed: {not_yet}"),
         };
-        format!(
-            "not enough {space} for image {reference}: needs {at_least}{}, {have}{promised}, {free} could be freed by removing unused images",
-            binary(size)
-        )
+        format!("not enough {space} for image {reference}: needs {at_least}{}, {have}{promised}, {free}", binary(size))
     }
 }
 
@@ -126,21 +125,42 @@ impl EmbeddedImageService {
     /// Killed at any point: promises are memory, and go with the process.
     pub(crate) async fn make_room(&self, reference: &Reference, fetches: &[Fetch]) -> Result<()> {
         let Some(_) = self.promise(fetches).await? else { return Ok(()) };
-        // One at a time: two that are short must not both make room for themselves where one removal serves both.
-        let _turn = self.collecting.lock().await;
+        // Two that are short must not both make room for themselves where one removal serves both.
+        let turn = self.turns.soon().await;
         for _ in 0..COLLECTIONS {
             let Some(shortage) = self.promise(fetches).await? else { return Ok(()) };
+            let turn = turn.as_ref().map_err(|not_yet| refusal(&shortage, reference, Err(*not_yet)))?;
             let wish = self.wish(&shortage);
-            let could_free = self.collect(wish, Execution::DryRun).await?.freed_bytes();
+            let could_free = self.collect(turn, wish, Execution::DryRun).await?.freed_bytes();
             if could_free < shortage.missing {
-                return Err(refusal(&shortage, reference, could_free));
+                return Err(refusal(&shortage, reference, Ok(could_free)));
             }
             tracing::info!(%reference, missing = shortage.missing, could_free, "removing unused images to make room");
-            self.collect(wish, Execution::Delete).await?;
+            self.remove_unused(turn, wish).await?;
         }
         let Some(shortage) = self.promise(fetches).await? else { return Ok(()) };
-        let could_free = self.collect(self.wish(&shortage), Execution::DryRun).await?.freed_bytes();
-        Err(refusal(&shortage, reference, could_free))
+        let turn = turn.map_err(|not_yet| refusal(&shortage, reference, Err(not_yet)))?;
+        let could_free = self.collect(&turn, self.wish(&shortage), Execution::DryRun).await?.freed_bytes();
+        Err(refusal(&shortage, reference, Ok(could_free)))
+    }
+
+    /// Goes on, and keeps the turn, if the pull ends meanwhile: what was removed is told of in any case.
+    async fn remove_unused(&self, turn: &Turn, wish: Wish) -> Result<()> {
+        let (service, turn, (done, end)) = (self.clone(), turn.clone(), oneshot::channel());
+        self.supervisor.spawn("make room", async move {
+            let collected = service.collect(&turn, wish, Execution::Delete).await;
+            drop(done.send(collected.map(|collection| service.tell_of_room(collection))));
+        });
+        let broken_off =
+            || ImageServiceError::Node { message: "the removal of unused images was broken off".to_owned() };
+        end.await.unwrap_or_else(|_| Err(broken_off()))
+    }
+
+    fn tell_of_room(&self, collection: Collection) {
+        if let Some(to) = &self.made_room {
+            // At the end of the process nobody listens any more.
+            drop(to.send(collection));
+        }
     }
 
     /// What is missing, or nothing; then the room is promised.
@@ -154,7 +174,7 @@ impl EmbeddedImageService {
     }
 }
 
-fn refusal(shortage: &Shortage, reference: &Reference, could_free: u64) -> ImageServiceError {
+fn refusal(shortage: &Shortage, reference: &Reference, could_free: Result<u64, NotYet>) -> ImageServiceError {
     ImageServiceError::NoRoom { message: shortage.message(reference, could_free) }
 }
 

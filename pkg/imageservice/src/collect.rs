@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use imagevol_base::blocking;
-use imagevol_base::collection::{Collected, Collection, Execution, Goal, NodeTime, Stay, Stayed, Wish};
+use imagevol_base::collection::{Collected, Collection, Execution, Goal, NodeTime, Stay, Stayed, Turn, Turns, Wish};
 use imagevol_cri::{Holder, ImageCollector, Result};
 use imagevol_store::{Removed, StoreError, Terms};
 
@@ -86,7 +86,11 @@ impl EmbeddedImageService {
 
 #[async_trait]
 impl ImageCollector for EmbeddedImageService {
-    async fn collect(&self, wish: Wish, execution: Execution) -> Result<Collection> {
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    async fn collect(&self, _turn: &Turn, wish: Wish, execution: Execution) -> Result<Collection> {
         match execution {
             Execution::Delete => self.carry_out(wish).await,
             Execution::DryRun => Ok(self.plan(wish).await?.0),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, ImagePattern, Reference};
+use imagevol_base::collection::{Collection, Turns};
 use imagevol_base::{Holder, SingleFlight, Supervisor};
 use imagevol_cri::{
     FilesystemUsage, Image, ImageId, ImageMounts, ImageReferences, ImageService, ImageServiceError, ImageSpec,
@@ -15,7 +16,7 @@ use imagevol_cri::{
 use imagevol_mount::{Attributes, Backend, DetachedMount, Interface};
 use imagevol_registry::{Platform, Registry};
 use imagevol_store::{ImageRecord, ImageSummary, Store};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::{Config, ConfigKey};
 use crate::downloads::Downloads;
@@ -92,8 +93,12 @@ pub struct EmbeddedImageService {
     pub(crate) downloads: Arc<Downloads>,
     /// What pulls under way have shown that they may have.
     pub(crate) proofs: Arc<PerKey<Right, Proven>>,
-    /// Taken while images are removed to make room for another.
-    pub(crate) collecting: Arc<tokio::sync::Mutex<()>>,
+    /// Had by whoever removes images that nobody needs.
+    pub(crate) turns: Turns,
+    /// Who hears of images that were removed to make room for another.
+    pub(crate) made_room: Option<mpsc::UnboundedSender<Collection>>,
+    /// Owner of what goes on when its caller has gone away.
+    pub(crate) supervisor: Supervisor,
     /// Taken while an image is committed: it is built once, whoever pulls it.
     pub(crate) commits: Arc<PerKey<Digest, tokio::sync::Mutex<()>>>,
     pub(crate) pulls: Pulls,
@@ -125,7 +130,7 @@ impl Default for Limits {
 // === impl EmbeddedImageService ===
 
 impl EmbeddedImageService {
-    /// Builds the service.
+    /// Builds the service. It removes no image that nobody seems to need before its turns are opened.
     pub fn new(parts: Parts) -> Self {
         let staging = Staging {
             store: parts.store.clone(),
@@ -145,11 +150,13 @@ impl EmbeddedImageService {
             permits: Arc::new(Semaphore::new(parts.concurrency.blobs_per_node.max(1))),
             blobs: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
             configs: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
-            taken: Arc::new(SingleFlight::new(parts.supervisor, parts.concurrency.abandoned_grace)),
+            taken: Arc::new(SingleFlight::new(parts.supervisor.clone(), parts.concurrency.abandoned_grace)),
             stores: Arc::default(),
             downloads: Arc::default(),
             proofs: Arc::default(),
-            collecting: Arc::default(),
+            turns: Turns::closed(),
+            made_room: None,
+            supervisor: parts.supervisor,
             commits: Arc::default(),
             pulls: Pulls::default(),
             staging: Arc::new(staging),
@@ -160,6 +167,13 @@ impl EmbeddedImageService {
     #[must_use]
     pub fn with_additional_stores(mut self, stores: Vec<AdditionalImageStore>) -> Self {
         self.stores = Arc::new(Stores::new(stores, self.registry.limits()));
+        self
+    }
+
+    /// The same service, which tells of each collection that made room for an image.
+    #[must_use]
+    pub fn telling_of_room(mut self, to: mpsc::UnboundedSender<Collection>) -> Self {
+        self.made_room = Some(to);
         self
     }
 

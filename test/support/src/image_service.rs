@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use imagevol_api::auth::Credential;
 use imagevol_api::oci::{Digest, Reference};
 use imagevol_base::Digester;
+use imagevol_base::collection::Turns;
 use imagevol_cri::{
     FilesystemUsage, Holder, Image, ImageId, ImageReferences, ImageService, ImageServiceError, ImageSpec, Progress,
     Result,
@@ -29,6 +30,7 @@ pub struct FakeImageService {
     /// Permits for pulls; each pull takes one for good.
     gate: Arc<Semaphore>,
     mounts: FakeMounts,
+    turns: Turns,
 }
 
 /// What was asked of the service.
@@ -72,8 +74,9 @@ struct Running(Arc<Mutex<State>>);
 
 impl Default for FakeImageService {
     fn default() -> Self {
-        let gate = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { state: Arc::default(), gate, mounts: FakeMounts::default() }
+        let (gate, turns) = (Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)), Turns::closed());
+        turns.open();
+        Self { state: Arc::default(), gate, mounts: FakeMounts::default(), turns }
     }
 }
 

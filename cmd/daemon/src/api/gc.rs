@@ -1,10 +1,11 @@
 //! Collections by command, and what takes space.
 
+use http::StatusCode;
 use hyper::body::Incoming;
 use imagevol_api::daemon::{DiskUsage, DiskUsageItem, GcImage, GcReport, GcRequest, GcStayed};
 use imagevol_base::collection::{Collected, Execution, Stay, Stayed};
 use imagevol_cri::ImageService as _;
-use imagevol_images::{GcOutcome, GcReason, GcScope};
+use imagevol_images::{GcError, GcOutcome, GcReason, GcScope};
 use imagevol_store::Usage;
 
 use super::holders::Holders;
@@ -24,8 +25,17 @@ pub(super) async fn collect(node: &Node, body: Incoming) -> Result<Answer, Failu
         scope: if request.all { GcScope::Everything } else { GcScope::Policy },
         execution: if request.dry_run { Execution::DryRun } else { Execution::Delete },
     };
-    let outcome = node.gc.collect(wanted).await.map_err(|error| Failure::internal(error.message()))?;
+    let outcome = node.gc.collect(wanted).await.map_err(|error| not_collected(&error))?;
     Ok(json(&report(node, &request, &outcome)))
+}
+
+fn not_collected(error: &GcError) -> Failure {
+    let message = error.message();
+    if error.is_not_yet() {
+        let message = format!("{message}; try again in a moment");
+        return Failure::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
+    }
+    Failure::internal(message)
 }
 
 /// `GET /df`.

@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     settings: KubernetesConfiguration,
     server: ApiServer,
     pods: watch::Receiver<Arc<NodePods>>,
+    /// Whether rows keep what this node's pods will ask for.
+    told: watch::Sender<bool>,
 }
 
 /// Counters of the API server.
@@ -54,7 +56,7 @@ impl Cluster {
         let access = Access::from(settings.kubeconfig.clone());
         let server = ApiServer::connect(access, supervisor).await.context("API server")?;
         let pods = watch_pods(&server, node_name, supervisor);
-        Ok(Some(Self { settings, server, pods }))
+        Ok(Some(Self { settings, server, pods, told: watch::channel(false).0 }))
     }
 
     pub(super) fn server(&self) -> &ApiServer {
@@ -83,7 +85,7 @@ impl Cluster {
 
     /// Tells the volume manager which volumes will be asked for, and which pods need none any more.
     pub(super) async fn follow(mut self, volumes: Volumes, cancel: CancellationToken) {
-        let started = Instant::now();
+        let (started, told) = (Instant::now(), self.told.clone());
         loop {
             let pods = Arc::clone(&self.pods.borrow_and_update());
             volumes.forsake(over(&pods, &volumes, started));
@@ -92,9 +94,19 @@ impl Cluster {
             }
             tokio::select! {
                 () = cancel.cancelled() => return,
+                () = tell_once_kept(&told, &volumes), if pods.synced && !*told.borrow() => {}
                 () = tokio::time::sleep(LOOK) => {}
                 changed = self.pods.changed() => if changed.is_err() { return },
             }
+        }
+    }
+
+    /// Waits until rows keep the images of this node's pods, as far as they are fetched before a kubelet asks for them: what others
+    /// have brought, only their mounts and rows tell of.
+    pub(super) async fn told(&self) {
+        if self.settings.prefetch {
+            // Never an error: the sender is ours.
+            drop(self.told.subscribe().wait_for(|told| *told).await);
         }
     }
 
@@ -107,6 +119,11 @@ impl Cluster {
     pub(super) fn not_ready(&self) -> Option<String> {
         (!self.pods.borrow().synced).then(|| "the pods of this node have not been listed yet".to_owned())
     }
+}
+
+async fn tell_once_kept(told: &watch::Sender<bool>, volumes: &Volumes) {
+    volumes.settle().await;
+    told.send_replace(true);
 }
 
 /// The pods for which nothing is to be mounted any more; also those that went while no daemon ran, which no watch will tell of.

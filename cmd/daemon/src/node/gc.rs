@@ -5,16 +5,18 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use imagevol_api::config::ImagevolConfiguration;
 use imagevol_base::Supervisor;
+use imagevol_base::collection::Collection;
 use imagevol_controlplane::events::node_ref;
 use imagevol_images::{GcParts, GcPolicy, ImageGc, ImageManager};
+use tokio::sync::mpsc;
 
 use super::Images;
 
-/// Starts the loop. To be called once the pull records are settled: what is removed takes its records with it.
+/// Starts the loop, which also takes note of what goes to make room for pulls. To be called once the pull records are settled: what is removed takes its records with it.
 pub(super) fn start(
     config: &ImagevolConfiguration,
-    node_name: &str,
-    images: &Arc<ImageManager<Images>>,
+    (node_name, images): (&str, &Arc<ImageManager<Images>>),
+    made_room: mpsc::UnboundedReceiver<Collection>,
     supervisor: &Supervisor,
 ) -> anyhow::Result<Arc<ImageGc<Images>>> {
     let policy = policy(config).context("image garbage collection")?;
@@ -23,7 +25,7 @@ pub(super) fn start(
     supervisor.spawn("image gc", async move {
         tokio::select! {
             () = token.cancelled() => {}
-            () = runs.run() => {}
+            ((), ()) = async { tokio::join!(runs.run(), runs.note_room(made_room)) } => {}
         }
     });
     Ok(gc)

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use imagevol_api::config::{ImageBackend, ImagevolConfiguration};
 use imagevol_api::oci::Reference;
+use imagevol_base::collection::Collection;
 use imagevol_base::volumes::VolumeReports;
-use imagevol_base::{EventRecorder, Holder, MountTableWatch, PodSet, Supervisor};
+use imagevol_base::{EventRecorder, Holder, MountTableWatch, Supervisor};
 use imagevol_controlplane::status::PullFailure;
 use imagevol_controlplane::{ControlPlane, ControlPlaneSettings, StatusDb, WallClock};
 use imagevol_cri::ImageReferences;
@@ -23,7 +24,7 @@ use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
 use imagevol_volume::{Host, ImagePlugin, Key, PluginManager};
 use imagevol_volumemanager::VolumeManager;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
@@ -97,12 +98,13 @@ pub(super) fn node_name(config: &ImagevolConfiguration) -> anyhow::Result<String
     Ok(name.trim().to_lowercase())
 }
 
+/// The image service, and what it tells of images that it removed to make room.
 pub(super) fn image_service(
     config: &ImagevolConfiguration,
     (store, backend): (Store, Backend),
     mounts: Arc<dyn Interface>,
     supervisor: &Supervisor,
-) -> anyhow::Result<EmbeddedImageService> {
+) -> anyhow::Result<(EmbeddedImageService, mpsc::UnboundedReceiver<Collection>)> {
     let registry = Registry::new(registry_config(config)?, supervisor);
     let service = EmbeddedImageService::new(imagevol_imageservice::Parts {
         store,
@@ -124,7 +126,8 @@ pub(super) fn image_service(
         },
         supervisor: supervisor.child("imageservice"),
     });
-    Ok(service.with_additional_stores(additional_stores(config)))
+    let (made_room, notes) = mpsc::unbounded_channel();
+    Ok((service.with_additional_stores(additional_stores(config)).telling_of_room(made_room), notes))
 }
 
 /// The configuration's checks see to it that a repository is one.
@@ -266,21 +269,6 @@ fn node_config_paths(config: &ImagevolConfiguration) -> NodeConfigPaths {
 
 pub(super) fn exec(config: &ImagevolConfiguration) -> Exec {
     if config.noexec { Exec::Deny } else { Exec::Allow }
-}
-
-/// Once every source of pods has been read, staged images that nobody holds are unmounted: their pods went while the daemon was down.
-pub(super) async fn unstage_when_known(
-    service: Arc<EmbeddedImageService>,
-    mut pods: watch::Receiver<Arc<PodSet>>,
-    cancel: CancellationToken,
-) {
-    let known = tokio::select! {
-        () = cancel.cancelled() => return,
-        known = pods.wait_for(|pods| pods.all_sources_ready) => known.is_ok(),
-    };
-    if known && let Err(error) = service.unstage_unused().await {
-        tracing::error!(%error, "cannot unmount staged images that nobody uses");
-    }
 }
 
 /// Content that no image names and downloads that nobody goes on with end after a day; looked at this often.

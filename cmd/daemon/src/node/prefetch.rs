@@ -23,7 +23,7 @@ struct OfNode {
     images: Arc<ImageManager<Images>>,
 }
 
-/// Follows the lists, and keeps their images present.
+/// Follows the lists, and keeps their images present. What is received changes for the first time when rows keep them.
 pub(super) async fn start(
     config: &ImagevolConfiguration,
     (service, images): (&Arc<EmbeddedImageService>, &Arc<ImageManager<Images>>),
@@ -41,8 +41,15 @@ pub(super) async fn start(
     };
     let keeper = blocking(move || Keeper::new(parts)).await;
     let overview = keeper.subscribe();
+    let (mut read, token) = (source.subscribe(), supervisor.token());
     supervisor.spawn("prefetch lists", source.run(supervisor.token()));
-    supervisor.spawn("prefetch", keeper.run(supervisor.token()));
+    // The first that it says is about lists that have been read.
+    supervisor.spawn("prefetch", async move {
+        tokio::select! {
+            () = token.cancelled() => {}
+            read = read.changed() => if read.is_ok() { keeper.run(token.clone()).await },
+        }
+    });
     overview
 }
 

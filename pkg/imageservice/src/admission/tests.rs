@@ -45,7 +45,7 @@ fn an_image_fits_into_the_quota(
 #[test]
 fn a_refusal_says_need_have_and_what_could_be_freed() {
     let reference = Reference::parse("r.io/a:1").unwrap();
-    let message = |need, room, could_free| admit(need, room).unwrap_err().message(&reference, could_free);
+    let message = |need, room, could_free| admit(need, room).unwrap_err().message(&reference, Ok(could_free));
     assert_eq!(
         message(need(12_300 * MIB, 12_300 * MIB), room(4100 * MIB, 64 * MIB, 0), 1200 * MIB),
         "not enough disk space for image r.io/a:1: needs at least 12.0 GiB, 4.0 GiB free of which 64.0 MiB are kept free, \
@@ -62,6 +62,16 @@ fn a_refusal_says_need_have_and_what_could_be_freed() {
         message(need(20 * MIB, 20 * MIB), quota, 5 * MIB),
         "not enough space for image r.io/a:1: needs at least 20.0 MiB, images take 90.0 MiB of 100.0 MiB \
          (limits.maxStoreBytes), 5.0 MiB could be freed by removing unused images"
+    );
+}
+
+#[test]
+fn a_refusal_says_why_nothing_is_freed_yet() {
+    let (reference, shortage) = (Reference::parse("r.io/a:1").unwrap(), admit(need(9, 9), room(8, 0, 0)).unwrap_err());
+    assert_eq!(
+        shortage.message(&reference, Err(NotYet)),
+        "not enough disk space for image r.io/a:1: needs at least 9 B, 8 B free, and no image is removed: it is not known yet who needs \
+         which image: the daemon has just started, and has not read all its pods"
     );
 }
 

@@ -25,7 +25,8 @@ async fn idle(node: &Node, registry: &FakeRegistry, name: &str) -> (String, Imag
 }
 
 async fn collect(node: &Node, goal: Goal, execution: Execution) -> Collection {
-    node.service.collect(Wish { goal, min_age: Duration::ZERO }, execution).await.unwrap()
+    let turn = node.service.turns().next().await;
+    node.service.collect(&turn, Wish { goal, min_age: Duration::ZERO }, execution).await.unwrap()
 }
 
 fn gone(collection: &Collection) -> Vec<ImageId> {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use imagevol_cri::{ImageReferences as _, ImageService as _, ImageServiceError};
+use imagevol_cri::{ImageCollector as _, ImageReferences as _, ImageService as _, ImageServiceError};
 use imagevol_imageservice::Limits;
 use imagevol_test_support::image::{Image, ImageBuilder, LayerBuilder};
 use imagevol_test_support::registry::{FakeRegistry, Fault, Gate};
+use tokio::sync::mpsc;
 
-use crate::support::{Caps, Node, volume};
+use crate::support::{Caps, Node, until, volume};
 
 const KIB: usize = 1024;
 
@@ -183,6 +184,30 @@ async fn unused_images_make_room_and_no_more_of_them_than_must() {
     let left = names(&node).await;
     assert!(left.contains(&new) && left.contains(&used) && left.len() == 3, "{left:?}");
     node.assert_sound();
+}
+
+/// A collection that has looked at the disk counts on it that nobody else frees anything; and what goes is told of.
+#[tokio::test]
+async fn room_is_made_in_turn_and_told_of() {
+    let (mut node, registry) = (stored_and_collected(300 * KIB as u64), FakeRegistry::start().await);
+    let (made, mut told) = mpsc::unbounded_channel();
+    node.service = node.service.clone().telling_of_room(made);
+    let old = registry.push("team/old", "v1", &artifact("old", 150 * KIB));
+    let old_id = node.pull(&old, &volume("a")).await.unwrap();
+    node.service.release(&volume("a")).await.unwrap();
+    let new = registry.push("team/new", "v1", &artifact("new", 200 * KIB));
+    let (turn, holder) = (node.service.turns().next().await, volume("b"));
+    let mut pull = Box::pin(node.pull(&new, &holder));
+    tokio::select! {
+        pulled = &mut pull => panic!("{pulled:?} without a turn"),
+        () = until(|| registry.gets("/team/new/manifests/") > 0) => {}
+    }
+    assert_eq!(names(&node).await, [old]);
+    drop(turn);
+    pull.await.unwrap();
+    assert_eq!(names(&node).await, [new]);
+    let collection = told.recv().await.unwrap();
+    assert_eq!(collection.gone.iter().map(|gone| &gone.image).collect::<Vec<_>>(), [old_id.digest()]);
 }
 
 /// An image that was here a moment ago may be wanted by the next pod: it is no room for another.

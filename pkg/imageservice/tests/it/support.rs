@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use imagevol_api::auth::Credential;
 use imagevol_base::Supervisor;
-use imagevol_cri::{Holder, ImageId, ImageReferences as _, ImageService as _, ImageServiceError, ImageSpec, Progress};
+use imagevol_cri::{
+    Holder, ImageCollector as _, ImageId, ImageReferences as _, ImageService as _, ImageServiceError, ImageSpec,
+    Progress,
+};
 use imagevol_imageservice::{Concurrency, EmbeddedImageService, Limits, Parts};
 use imagevol_mount::{Backend, Kernel};
 use imagevol_registry::{Platform, Registry, RegistryConfig, Retries};
@@ -129,7 +132,7 @@ fn service(
     };
     let (volumes, staging_dir) = (Arc::clone(volumes), dir.join("staging"));
     std::fs::create_dir_all(&staging_dir).unwrap();
-    EmbeddedImageService::new(Parts {
+    let service = EmbeddedImageService::new(Parts {
         store: Store::open(&dir.join("state"), limits.store).unwrap(),
         registry: Arc::new(Registry::new(config, supervisor)),
         mounts: Arc::new(Kernel),
@@ -143,7 +146,9 @@ fn service(
         concurrency: Concurrency::default(),
         limits: limits.service,
         supervisor: supervisor.child("imageservice"),
-    })
+    });
+    service.turns().open();
+    service
 }
 
 /// The holder that is volume `data` of a pod.

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use imagevol_api::corev1::ObjectReference;
 use imagevol_base::EventKind;
-use imagevol_base::collection::{Collection, Execution, Goal, Wish};
+use imagevol_base::collection::{Collection, Execution, Goal, Turn, Wish};
 use imagevol_cri::{ImageCollector, ImageReferences, ImageService};
-use tokio::sync::Mutex;
+use tokio::sync::mpsc;
 
 use crate::manager::ImageManager;
 
@@ -34,8 +34,6 @@ pub struct ImageGc<S> {
     images: Arc<ImageManager<S>>,
     node: ObjectReference,
     policy: GcPolicy,
-    /// The turn to collect: the loop and commands would count each other's space as their own.
-    turn: Mutex<()>,
 }
 
 /// What garbage collection is made of.
@@ -57,8 +55,9 @@ enum Before {
 }
 
 /// A collection on its way: what it did, and what went wrong, which does not end it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sweep {
+    turn: Turn,
     outcome: GcOutcome,
     troubles: Vec<GcError>,
 }
@@ -69,7 +68,7 @@ impl<S> ImageGc<S> {
     /// Collects nothing until it is told to.
     pub fn new(parts: GcParts<S>) -> Self {
         let GcParts { images, node, policy } = parts;
-        Self { images, node, policy, turn: Mutex::default() }
+        Self { images, node, policy }
     }
 
     /// When and how much is collected.
@@ -79,7 +78,7 @@ impl<S> ImageGc<S> {
 }
 
 impl<S: ImageService + ImageReferences + ImageCollector> ImageGc<S> {
-    /// Runs a cycle at once and then every five minutes, until it is dropped. Ends if the policy collects nothing.
+    /// Runs a cycle as soon as there are turns and then every five minutes, until it is dropped. Ends if the policy collects nothing.
     ///
     /// Dropped in the middle of a cycle, it leaves each image whole or gone.
     pub async fn run(&self) {
@@ -98,17 +97,33 @@ impl<S: ImageService + ImageReferences + ImageCollector> ImageGc<S> {
     ///
     /// That single images could not be removed, or that too little went, is no error: the outcome says so.
     pub async fn collect(&self, request: GcRequest) -> Result<GcOutcome, GcError> {
-        let Sweep { outcome, troubles } = self.sweep(request).await;
+        let turn = self.images.service().turns().soon().await.map_err(|source| GcError::NotYet { source })?;
+        let Sweep { outcome, troubles, .. } = self.sweep(&turn, request).await;
         match troubles.into_iter().find(GcError::is_of_the_whole) {
             Some(error) => Err(error),
             None => Ok(outcome),
         }
     }
 
+    /// Takes note of what goes to make room for pulls, as of what goes in cycles, until nobody makes room any more.
+    pub async fn note_room(&self, mut made: mpsc::UnboundedReceiver<Collection>) {
+        while let Some(collection) = made.recv().await {
+            self.note(GcReason::Admission, &collection);
+            for (image, error) in &collection.failed {
+                tracing::warn!(%image, error, "an image could not be removed to make room");
+            }
+            if !collection.gone.is_empty() {
+                self.prune_records().await;
+            }
+        }
+    }
+
     /// (Kubernetes, `pkg/kubelet/kubelet.go`, `StartGarbageCollection`.)
     async fn cycle(&self, before: Before) -> Before {
         let request = GcRequest { scope: GcScope::Policy, execution: Execution::Delete };
-        let troubles = self.sweep(request).await.troubles;
+        let turn = self.images.service().turns().next().await;
+        let troubles = self.sweep(&turn, request).await.troubles;
+        drop(turn);
         for trouble in &troubles {
             if let Some(reason) = trouble.event() {
                 self.tell(reason, trouble.message());
@@ -130,9 +145,8 @@ impl<S: ImageService + ImageReferences + ImageCollector> ImageGc<S> {
         Before::Failed
     }
 
-    async fn sweep(&self, request: GcRequest) -> Sweep {
-        let _turn = self.turn.lock().await;
-        let mut sweep = Sweep::default();
+    async fn sweep(&self, turn: &Turn, request: GcRequest) -> Sweep {
+        let mut sweep = Sweep { turn: turn.clone(), outcome: GcOutcome::default(), troubles: Vec::new() };
         match request.scope {
             GcScope::Policy => self.by_policy(request.execution, &mut sweep).await,
             GcScope::Everything => self.everything(request.execution, &mut sweep).await,
@@ -201,19 +215,23 @@ impl<S: ImageService + ImageReferences + ImageCollector> ImageGc<S> {
     /// `None`, and a trouble, if the image service did not collect.
     async fn phase(&self, goal: Goal, execution: Execution, sweep: &mut Sweep) -> Option<Collection> {
         let wish = Wish { goal, min_age: self.policy.min_age() };
-        let collected = self.images.service().collect(wish, execution).await;
+        let collected = self.images.service().collect(&sweep.turn, wish, execution).await;
         collected.map_err(|source| sweep.troubles.push(GcError::Collect { source })).ok()
     }
 
     fn add(&self, phase: GcPhase, execution: Execution, sweep: &mut Sweep) {
         if execution == Execution::Delete {
-            let GcPhase { reason, collection } = &phase;
-            for gone in &collection.gone {
-                tracing::info!(image = %gone.image, bytes = gone.freed_bytes, reason = reason.as_str(), "image removed");
-            }
-            self.images.metrics().collected(*reason, collection);
+            self.note(phase.reason, &phase.collection);
         }
         sweep.outcome.phases.push(phase);
+    }
+
+    /// Logs and counts what went.
+    fn note(&self, reason: GcReason, collection: &Collection) {
+        for gone in &collection.gone {
+            tracing::info!(image = %gone.image, bytes = gone.freed_bytes, reason = reason.as_str(), "image removed");
+        }
+        self.images.metrics().collected(reason, collection);
     }
 
     async fn disk(&self) -> Result<Disk, GcError> {

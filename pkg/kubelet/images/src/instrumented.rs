@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use imagevol_api::auth::Credential;
 use imagevol_base::Holder;
-use imagevol_base::collection::{Collection, Execution, Wish};
+use imagevol_base::collection::{Collection, Execution, Turn, Turns, Wish};
 use imagevol_cri::{
     FilesystemUsage, Image, ImageCollector, ImageId, ImageMounts, ImageReferences, ImageService, ImageSpec,
     MountRequest, Progress, Result,
@@ -153,8 +153,12 @@ impl<S: ImageMounts> ImageMounts for InstrumentedImageService<S> {
 
 #[async_trait]
 impl<S: ImageCollector> ImageCollector for InstrumentedImageService<S> {
-    async fn collect(&self, wish: Wish, execution: Execution) -> Result<Collection> {
-        self.inner.collect(wish, execution).await
+    fn turns(&self) -> &Turns {
+        self.inner.turns()
+    }
+
+    async fn collect(&self, turn: &Turn, wish: Wish, execution: Execution) -> Result<Collection> {
+        self.inner.collect(turn, wish, execution).await
     }
 }
 

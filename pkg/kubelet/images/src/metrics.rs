@@ -190,17 +190,19 @@ impl Metrics {
 /// There before the first image goes: what is not there has no rate.
 fn from_zero() -> Family<CollectedLabels, Counter> {
     let family = Family::default();
-    for reason in [GcReason::Age, GcReason::Space] {
+    for reason in [GcReason::Age, GcReason::Space, GcReason::Admission] {
         drop(family.get_or_create(&CollectedLabels { reason }));
     }
     family
 }
 
-/// Upstream knows two reasons, and counts what goes without a target as gone for space (`DeleteUnusedImages`).
+/// Upstream knows two reasons, and counts what goes without a target as gone for space (`DeleteUnusedImages`). It removes nothing to
+/// make room for a pull: that reason is ours.
 fn upstream(reason: GcReason) -> GcReason {
     match reason {
         GcReason::Age => GcReason::Age,
         GcReason::Space | GcReason::Unused => GcReason::Space,
+        GcReason::Admission => GcReason::Admission,
     }
 }
 

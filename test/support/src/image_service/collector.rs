@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use imagevol_base::collection::{Collected, Collection, Execution, Goal, NodeTime, Stay, Stayed, Wish};
+use imagevol_base::collection::{Collected, Collection, Execution, Goal, NodeTime, Stay, Stayed, Turn, Turns, Wish};
 use imagevol_cri::{FilesystemUsage, Holder, Image, ImageCollector, ImageId, ImageServiceError, Result};
 
 use super::{FakeImageService, State};
@@ -82,6 +82,11 @@ impl FakeImageService {
         self.state().ledger.collect_errors.push_back(error);
     }
 
+    /// From now on, and for clones made after this, nobody collects until turns are opened.
+    pub fn close_turns(&mut self) {
+        self.turns = Turns::closed();
+    }
+
     /// The collections so far, and forgets them.
     pub fn take_wishes(&self) -> Vec<(Wish, Execution)> {
         std::mem::take(&mut self.state().ledger.wishes)
@@ -90,7 +95,11 @@ impl FakeImageService {
 
 #[async_trait]
 impl ImageCollector for FakeImageService {
-    async fn collect(&self, wish: Wish, execution: Execution) -> Result<Collection> {
+    fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    async fn collect(&self, _turn: &Turn, wish: Wish, execution: Execution) -> Result<Collection> {
         let mut state = self.state();
         state.ledger.wishes.push((wish, execution));
         match state.ledger.collect_errors.pop_front() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use imagevol_api::duration;
 use imagevol_api::oci::Digest;
-use imagevol_base::collection::Collection;
+use imagevol_base::collection::{Collection, NotYet};
 use imagevol_cri::ImageServiceError;
 
 use super::policy::Disk;
@@ -16,6 +16,12 @@ const GIB: u64 = 1 << 30;
 /// What went wrong with a collection (Kubernetes, `pkg/kubelet/images/image_gc_manager.go`).
 #[derive(Debug, thiserror::Error)]
 pub enum GcError {
+    /// Nothing is collected yet.
+    #[error("nothing was collected")]
+    NotYet {
+        /// Why.
+        source: NotYet,
+    },
     /// Nobody knows how full the disk is.
     #[error("failed to get the usage of the image filesystem")]
     Usage {
@@ -91,14 +97,21 @@ impl GcError {
         match self {
             Self::NoCapacity => Some("InvalidDiskCapacity"),
             Self::Insufficient { .. } => Some("FreeDiskSpaceFailed"),
-            Self::Usage { .. } | Self::Collect { .. } | Self::Age { .. } | Self::Space { .. } => None,
+            Self::NotYet { .. } | Self::Usage { .. } | Self::Collect { .. } | Self::Age { .. } | Self::Space { .. } => {
+                None
+            }
         }
+    }
+
+    /// Whether the same may work in a moment: the node has just started.
+    pub fn is_not_yet(&self) -> bool {
+        matches!(self, Self::NotYet { .. })
     }
 
     /// Whether there is no outcome to speak of.
     pub(super) fn is_of_the_whole(&self) -> bool {
         match self {
-            Self::Usage { .. } | Self::NoCapacity | Self::Collect { .. } => true,
+            Self::NotYet { .. } | Self::Usage { .. } | Self::NoCapacity | Self::Collect { .. } => true,
             Self::Age { .. } | Self::Space { .. } | Self::Insufficient { .. } => false,
         }
     }

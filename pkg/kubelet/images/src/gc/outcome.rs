@@ -32,6 +32,8 @@ pub enum GcReason {
     Space,
     /// Somebody asked for all that nobody needs.
     Unused,
+    /// A pull needed the room.
+    Admission,
 }
 
 /// What a collection did, or would do.
@@ -57,12 +59,13 @@ pub struct GcPhase {
 // === impl GcReason ===
 
 impl GcReason {
-    /// For people and programs: `age`, `space` or `unused`.
+    /// For people and programs: `age`, `space`, `unused` or `admission`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Age => "age",
             Self::Space => "space",
             Self::Unused => "unused",
+            Self::Admission => "admission",
         }
     }
 }

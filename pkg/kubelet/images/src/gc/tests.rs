@@ -69,8 +69,12 @@ impl World {
     }
 
     fn with(policy: GcPolicy) -> Self {
+        Self::over(FakeImageService::default(), policy)
+    }
+
+    fn over(service: FakeImageService, policy: GcPolicy) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (service, metrics, events) = (FakeImageService::default(), Metrics::default(), Arc::<Events>::default());
+        let (metrics, events) = (Metrics::default(), Arc::<Events>::default());
         let images = Arc::new(ImageManager::new(Parts {
             service: Arc::new(service.clone()),
             events: Arc::<Events>::clone(&events),
@@ -118,7 +122,8 @@ impl World {
     /// One cycle of the loop: what went wrong.
     async fn cycle(&self) -> Vec<String> {
         let request = GcRequest { scope: GcScope::Policy, execution: Execution::Delete };
-        self.gc.sweep(request).await.troubles.iter().map(GcError::message).collect()
+        let turn = self.service.turns().next().await;
+        self.gc.sweep(&turn, request).await.troubles.iter().map(GcError::message).collect()
     }
 
     fn present(&self, ids: &[&ImageId]) -> Vec<bool> {

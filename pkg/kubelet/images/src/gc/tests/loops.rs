@@ -231,6 +231,46 @@ async fn a_command_is_told_what_kept_it_from_an_outcome(#[case] scope: GcScope) 
     assert_eq!(world.take_events(), Vec::<String>::new());
 }
 
+/// At a start a pod that needs an old image may not be known.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_collected_before_there_are_turns() {
+    let mut service = FakeImageService::default();
+    service.close_turns();
+    let world = World::over(service, GcPolicy::new(90, 80, MIN_AGE, HOUR).unwrap());
+    let image = world.image("a", 100);
+    world.service.pass(2 * HOUR);
+    run_for(&world, 3 * PERIOD).await;
+    for (scope, execution) in [(GcScope::Everything, Execution::Delete), (GcScope::Policy, Execution::DryRun)] {
+        let error = world.gc.collect(GcRequest { scope, execution }).await.unwrap_err();
+        assert!(error.is_not_yet());
+        assert!(error.message().starts_with("nothing was collected: it is not known yet"), "{}", error.message());
+    }
+    assert_eq!((world.service.take_wishes(), world.present(&[&image])), (vec![], vec![true]));
+    world.service.turns().open();
+    run_for(&world, PERIOD / 2).await;
+    assert_eq!(world.present(&[&image]), [false]);
+}
+
+/// What goes for a pull is counted, and its records go, as if a cycle had taken it.
+#[tokio::test]
+async fn takes_note_of_what_goes_to_make_room() {
+    let world = World::new();
+    let image = world.image("a", 10);
+    let pulled = world.gc.images.records().record_pull_intent("r.io/a:1").await.unwrap();
+    pulled.succeed(&image, ImagePullCredentials::for_all_pods()).await;
+    make_records_old(&world);
+    world.service.pass(HOUR);
+    let (turn, wish) = (world.service.turns().next().await, Wish { goal: Goal::Free(1), min_age: MIN_AGE });
+    let collection = world.service.collect(&turn, wish, Execution::Delete).await.unwrap();
+    let (made, notes) = mpsc::unbounded_channel();
+    made.send(collection).unwrap();
+    drop(made);
+    world.gc.note_room(notes).await;
+    assert_eq!(world.records(), 0);
+    assert_eq!(world.metric("kubelet_image_garbage_collected_total"), [r#"{reason="admission"} 1"#]);
+    assert_eq!(world.metric("imagevol_image_gc_freed_bytes_total"), [r#"{reason="admission"} 10"#]);
+}
+
 /// Two at a time would both free what one of them has to.
 #[tokio::test]
 async fn one_collection_runs_at_a_time() {
