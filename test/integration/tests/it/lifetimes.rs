@@ -119,7 +119,7 @@ impl Node {
     }
 
     /// Collects until only these images are left; what went on the way is of `goes`. A collection tells only what it sees at its
-    /// moment: what was used in the same second stays until the next, and a daemon that has just started does not know its pods yet.
+    /// moment: what was used in the same second stays until the next.
     fn only(&self, kept: &Kept<'_>, goes: &[&str]) {
         let mut gone = BTreeSet::new();
         self.lab.until(&format!("the end of {goes:?} and of nothing but them"), || {
@@ -171,6 +171,12 @@ fn holders_of(report: &Value) -> BTreeSet<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let all = images.chain(of(&report["wanted"]));
     all.map(|holder| (text(&holder["name"]), text(&holder["state"]))).collect()
+}
+
+/// Whole seconds for which the kernel has run: ages are counted in them.
+fn uptime() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    text.split('.').next().unwrap().parse().unwrap()
 }
 
 fn item(reference: &str) -> Value {
@@ -442,4 +448,32 @@ fn why_tells_who_keeps_an_image_by_its_name_and_by_its_layers() {
     let report = node.why(&one).unwrap();
     let image = &report["images"][0];
     assert_eq!((&image["mounted"], &image["notBefore"]), (&json!(true), &Value::Null), "{report}");
+}
+
+/// The first collection of a start takes everything old: a pod that came meanwhile must have said before that it needs its image.
+#[test]
+fn a_pod_that_comes_while_no_daemon_runs_finds_its_image() {
+    let Some(node) = Node::started("lifetimes_down") else { return };
+    let [never, present, unneeded] = ["never", "present", "unneeded"].map(|name| node.pulled(name));
+    let pulled = uptime();
+    node.lab.until("time", || (uptime() > pulled + 2).then_some(()));
+    let Node { mut lab, registry } = node;
+    lab.daemon.kill();
+    // More rows than a collection waits for by chance.
+    let many = (0..50).fold(pod("present", &present, "IfNotPresent"), |pod, volume| {
+        pod.volume(&format!("v{volume}"), &present, "IfNotPresent")
+    });
+    let pods = [pod("never", &never, "Never"), many].map(|pod| pod.value());
+    lab.put_manifest("pods.yaml", &documents(&pods));
+    registry.clear_requests();
+    let mut node = Node { lab: lab.config("imageMaximumGCAge: 1s"), registry };
+    node.lab.daemon.start();
+    for name in ["never", "present"] {
+        node.lab.until("the pods", || node.lab.daemon.ctl(["get", "pod", name]).ok.then_some(()));
+        node.lab.daemon.wait_mounted(name);
+        assert_eq!(node.lab.read(name, "volume", "name"), name);
+    }
+    node.lab.until("the collection", || node.why(&unneeded).is_none().then_some(()));
+    assert!(node.why(&never).is_some() && node.why(&present).is_some());
+    assert_eq!(node.registry.requests().len(), 0, "{:?}", node.registry.requests());
 }
