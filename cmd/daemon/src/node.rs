@@ -1,6 +1,7 @@
 //! The node: every part built once and wired, values flowing as the architecture draws them.
 
 mod cluster;
+mod gauges;
 mod gc;
 mod metrics;
 mod needs;
@@ -27,6 +28,7 @@ use imagevol_volumemanager::{VolumeManager, Volumes};
 use tokio::sync::watch;
 
 use cluster::Cluster;
+use gauges::MountedGauge;
 pub(crate) use metrics::Metrics;
 use needs::Needs;
 pub(crate) use unfit::Unfit;
@@ -96,8 +98,9 @@ impl Node {
             Some(cluster) => cluster.pull_secrets(&control, supervisor),
             None => Arc::new(control.clone()),
         };
-        let of_cluster = cluster.as_ref().map(|cluster| cluster.metrics(&control));
-        let metrics = Arc::new(Metrics::new(of_cluster.into_iter().chain([scrub::metrics(&service)])));
+        let mut metrics = Metrics::new();
+        cluster.iter().for_each(|cluster| metrics.show(cluster.metrics(&control)));
+        metrics.show(scrub::metrics(&service));
         let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;
         images.recover(EarlierPulls::Ended).await.context("pull records")?;
@@ -106,6 +109,8 @@ impl Node {
         let host = Host::new(config.root_dir(), Arc::clone(&mounts));
         let plugin = ImagePlugin::new(Arc::clone(&images), counted, host.clone(), parts::exec(config));
         let (manager, reports) = parts::volume_manager(plugin, (&host, supervisor), &service, events, &metrics);
+        metrics.show(MountedGauge { reports: reports.clone(), doors: manager.volumes() });
+        metrics.show(gauges::store(service.store(), supervisor));
         let node = Self {
             name,
             backend,
@@ -120,11 +125,11 @@ impl Node {
             volumes: manager.volumes(),
             prefetch,
             cluster,
-            metrics,
+            metrics: Arc::new(metrics),
             supervisor: supervisor.clone(),
         };
         node.run(manager);
-        cluster::start_csi(config, &node.name, node.volumes.clone(), node.cluster.clone(), supervisor).await?;
+        cluster::start_csi(config, &node, supervisor).await?;
         Ok(node)
     }
 

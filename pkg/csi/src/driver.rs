@@ -23,8 +23,10 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 
 use crate::authority::Named;
+use crate::counted::Counted;
 use crate::door::Door;
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::publisher::Publisher;
 use crate::registration::Registration;
@@ -63,6 +65,8 @@ pub struct Parts {
     pub volumes: Arc<dyn Publisher>,
     /// Pods that the API server tells of; without one it knows none.
     pub pods: PodLookup,
+    /// Where calls are counted.
+    pub metrics: Metrics,
 }
 
 /// Why the driver does not start.
@@ -111,8 +115,9 @@ pub async fn start(parts: Parts, supervisor: &Supervisor) -> Result<(), StartErr
 
 /// The driver's services, for whoever brings a transport of their own. Calls that are held end with `supervisor`.
 pub fn services(parts: Parts, supervisor: &Supervisor) -> (impl identity_server::Identity, impl node_server::Node) {
-    let Parts { root_dir, node_id: id, publish_timeout: hold, volumes, pods, version, .. } = parts;
-    (Identity { version }, Node { root_dir, id, hold, volumes, pods, stop: supervisor.token() })
+    let Parts { root_dir, node_id: id, publish_timeout: hold, volumes, pods, version, metrics, .. } = parts;
+    let node = Node { root_dir, id, hold, volumes, pods, stop: supervisor.token() };
+    (Counted { service: Identity { version }, metrics: metrics.clone() }, Counted { service: node, metrics })
 }
 
 fn sweep(parts: &Parts) -> Sweep {

@@ -23,6 +23,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Node;
+
 /// The API server, and what it says of this node.
 #[derive(Clone)]
 pub(crate) struct Cluster {
@@ -79,8 +81,8 @@ impl Cluster {
     }
 
     /// What is counted of the API server.
-    pub(super) fn metrics(&self, control: &ControlPlane) -> Box<dyn Collector> {
-        Box::new(ApiServerMetrics { posting: control.posting().cloned(), pods: self.pods.clone() })
+    pub(super) fn metrics(&self, control: &ControlPlane) -> impl Collector + use<> {
+        ApiServerMetrics { posting: control.posting().cloned(), pods: self.pods.clone() }
     }
 
     /// Tells the volume manager which volumes will be asked for, and which pods need none any more.
@@ -157,24 +159,24 @@ impl Collector for ApiServerMetrics {
 /// Serves the CSI driver and registers it with the kubelet.
 pub(super) async fn start_csi(
     config: &ImagevolConfiguration,
-    node_name: &str,
-    volumes: Volumes,
-    cluster: Option<Cluster>,
+    node: &Node,
     supervisor: &Supervisor,
 ) -> anyhow::Result<()> {
     let Some(CsiConfiguration { publish_timeout, .. }) = config.csi.clone() else { return Ok(()) };
     let (Some(endpoint), Some(registration_dir)) = (config.csi_endpoint(), config.csi_registration_dir()) else {
         return Ok(());
     };
+    let cluster = node.cluster.clone();
     let parts = imagevol_csi::Parts {
         root_dir: config.root_dir(),
         endpoint,
         registration_dir,
         publish_timeout: publish_timeout.into(),
-        node_id: node_name.to_owned(),
+        node_id: node.name.clone(),
         version: env!("CARGO_PKG_VERSION"),
-        volumes: Arc::new(volumes),
+        volumes: Arc::new(node.volumes.clone()),
         pods: Arc::new(move |uid| cluster.as_ref().and_then(|cluster| cluster.pod(uid))),
+        metrics: node.metrics.csi.clone(),
     };
     imagevol_csi::start(parts, supervisor).await.context("CSI driver")
 }

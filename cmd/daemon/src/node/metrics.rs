@@ -10,23 +10,29 @@ pub(crate) struct Metrics {
     pub(crate) operations: imagevol_images::OperationMetrics,
     pub(crate) volumes: imagevol_volumemanager::Metrics,
     pub(crate) prefetch: imagevol_prefetch::Metrics,
+    pub(crate) csi: imagevol_csi::Metrics,
     registry: Registry,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    /// `others` count what has to do with the API server, and with what is stored.
-    pub(crate) fn new(others: impl IntoIterator<Item = Box<dyn Collector>>) -> Self {
+    pub(crate) fn new() -> Self {
         let (images, operations) = (imagevol_images::Metrics::default(), imagevol_images::OperationMetrics::default());
         let (volumes, prefetch) = (imagevol_volumemanager::Metrics::default(), imagevol_prefetch::Metrics::default());
+        let csi = imagevol_csi::Metrics::default();
         let mut registry = Registry::default();
         images.register(&mut registry);
         operations.register(&mut registry);
         volumes.register(&mut registry);
         prefetch.register(&mut registry);
-        others.into_iter().for_each(|other| registry.register_collector(other));
-        Self { images, operations, volumes, prefetch, registry }
+        csi.register(&mut registry);
+        Self { images, operations, volumes, prefetch, csi, registry }
+    }
+
+    /// Shows besides what is counted elsewhere, or looked up when it is asked for.
+    pub(crate) fn show(&mut self, other: impl Collector) {
+        self.registry.register_collector(Box::new(other));
     }
 
     /// OpenMetrics text.

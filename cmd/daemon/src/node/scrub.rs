@@ -52,8 +52,8 @@ pub(super) fn start(node: &Node) {
 }
 
 /// What is counted.
-pub(super) fn metrics(service: &EmbeddedImageService) -> Box<dyn Collector> {
-    Box::new(IntegrityMetrics(service.integrity().clone()))
+pub(super) fn metrics(service: &EmbeddedImageService) -> impl Collector + use<> {
+    IntegrityMetrics(service.integrity().clone())
 }
 
 async fn tell(node: Node) {

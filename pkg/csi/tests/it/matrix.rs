@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use imagevol_api::csi::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume, access_mode::Mode};
 use imagevol_api::csi::{
-    GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeExpandVolumeRequest, NodeGetVolumeStatsRequest,
-    NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest, NodeUnstageVolumeRequest,
-    ProbeRequest, VolumeCapability,
+    GetPluginCapabilitiesRequest, GetPluginInfoRequest, NodeExpandVolumeRequest, NodeGetInfoRequest,
+    NodeGetVolumeStatsRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, NodeUnpublishVolumeRequest,
+    NodeUnstageVolumeRequest, ProbeRequest, VolumeCapability,
 };
 use imagevol_test_support::kubelet::{KubeletPod, KubeletVolume};
+use prometheus_client::registry::Registry;
 use rstest::rstest;
 use tonic::{Code, Request};
 
@@ -156,6 +157,30 @@ async fn what_the_driver_does_not_have_is_said_so() {
         run.node().node_expand_volume(NodeExpandVolumeRequest::default()).await.unwrap_err().code(),
     ];
     assert_eq!(codes, [Code::Unimplemented; 3]);
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_method_and_answer() {
+    let node = Node::new();
+    let run = node.run();
+    for _ in 0..2 {
+        run.node().node_get_info(NodeGetInfoRequest::default()).await.unwrap();
+    }
+    run.node().node_stage_volume(NodeStageVolumeRequest::default()).await.unwrap_err();
+    run.identity().probe(ProbeRequest::default()).await.unwrap();
+    let (mut registry, mut text) = (Registry::default(), String::new());
+    node.metrics.register(&mut registry);
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let mut counted: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    counted.sort_unstable();
+    assert_eq!(
+        counted,
+        [
+            r#"imagevol_csi_operations_total{method_name="/csi.v1.Identity/Probe",grpc_status_code="OK"} 1"#,
+            r#"imagevol_csi_operations_total{method_name="/csi.v1.Node/NodeGetInfo",grpc_status_code="OK"} 2"#,
+            r#"imagevol_csi_operations_total{method_name="/csi.v1.Node/NodeStageVolume",grpc_status_code="Unimplemented"} 1"#,
+        ]
+    );
 }
 
 #[tokio::test]

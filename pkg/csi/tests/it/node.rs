@@ -9,7 +9,7 @@ use imagevol_api::csi::identity_server::IdentityServer;
 use imagevol_api::csi::node_client::NodeClient;
 use imagevol_api::csi::node_server::NodeServer;
 use imagevol_base::Supervisor;
-use imagevol_csi::Parts;
+use imagevol_csi::{Metrics, Parts};
 use imagevol_test_support::kubelet::{Channel, Driver, Kubelet};
 use tempfile::TempDir;
 use tonic::body::Body;
@@ -23,6 +23,7 @@ pub(crate) const HOLD: Duration = Duration::from_secs(110);
 pub(crate) struct Node {
     pub(crate) root: TempDir,
     pub(crate) volumes: FakeVolumes,
+    pub(crate) metrics: Metrics,
 }
 
 /// One run of the driver.
@@ -36,7 +37,7 @@ impl Node {
     pub(crate) fn new() -> Self {
         let root = TempDir::with_prefix("csi-").unwrap();
         let volumes = FakeVolumes::new(root.path());
-        Self { root, volumes }
+        Self { root, volumes, metrics: Metrics::default() }
     }
 
     pub(crate) fn parts(&self) -> Parts {
@@ -49,6 +50,7 @@ impl Node {
             version: "1.2.3",
             volumes: Arc::new(self.volumes.clone()),
             pods: Arc::new(|_| None),
+            metrics: self.metrics.clone(),
         }
     }
 
