@@ -96,51 +96,32 @@ impl Default for Metrics {
 impl Metrics {
     /// Shows the metrics in `registry`.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "kubelet_image_manager_ensure_image_requests",
-            "Number of ensure-image requests processed by the kubelet",
-            self.requests.clone(),
-        );
-        registry.register(
-            "kubelet_image_pull_duration_seconds",
-            "Duration in seconds to pull an image",
-            self.pull_duration.clone(),
-        );
-        registry.register(
-            "kubelet_imagemanager_image_mustpull_checks",
-            "Counter for how many times kubelet checked whether credentials need to be re-verified to access an image",
-            self.checks.clone(),
-        );
-        registry.register(
-            "kubelet_imagemanager_ondisk_pullintents",
-            "Number of ImagePullIntents stored on disk",
-            self.intents.clone(),
-        );
-        registry.register(
-            "kubelet_imagemanager_ondisk_pulledrecords",
-            "Number of ImagePulledRecords stored on disk",
-            self.records.clone(),
-        );
+        let help = "Number of ensure-image requests processed by the kubelet";
+        registry.register("kubelet_image_manager_ensure_image_requests", help, self.requests.clone());
+        let help = "Duration in seconds to pull an image";
+        registry.register("kubelet_image_pull_duration_seconds", help, self.pull_duration.clone());
+        let help =
+            "Counter for how many times kubelet checked whether credentials need to be re-verified to access an image";
+        registry.register("kubelet_imagemanager_image_mustpull_checks", help, self.checks.clone());
+        let on_disk = [
+            ("pullintents", "ImagePullIntents", &self.intents),
+            ("pulledrecords", "ImagePulledRecords", &self.records),
+        ];
+        for (name, what, count) in on_disk {
+            let help = format!("Number of {what} stored on disk");
+            registry.register(format!("kubelet_imagemanager_ondisk_{name}"), help, count.clone());
+        }
         self.register_collection(registry);
         self.providers.register(registry);
     }
 
     fn register_collection(&self, registry: &mut Registry) {
-        registry.register(
-            "kubelet_image_garbage_collected",
-            "Total number of images garbage collected by the kubelet, whether through disk usage or image age",
-            self.collected.clone(),
-        );
-        registry.register(
-            "imagevol_image_gc_freed_bytes",
-            "Bytes that garbage collection of images freed on disk",
-            self.freed_bytes.clone(),
-        );
-        registry.register(
-            "imagevol_image_gc_failures",
-            "Cycles of garbage collection of images that failed or freed too little",
-            self.failed_cycles.clone(),
-        );
+        let help = "Total number of images garbage collected by the kubelet, whether through disk usage or image age";
+        registry.register("kubelet_image_garbage_collected", help, self.collected.clone());
+        let help = "Bytes that garbage collection of images freed on disk";
+        registry.register("imagevol_image_gc_freed_bytes", help, self.freed_bytes.clone());
+        let help = "Cycles of garbage collection of images that failed or freed too little";
+        registry.register("imagevol_image_gc_failures", help, self.failed_cycles.clone());
     }
 
     /// Counts a request by what was found out about it.
