@@ -13,7 +13,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
@@ -37,10 +37,13 @@ type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 /// `Result` of this module.
 pub(crate) type Result<T, E = DbError> = std::result::Result<T, E>;
 
-/// The open database. Clones share it.
+/// The database. Clones share it.
 #[derive(Clone)]
 pub struct StatusDb {
-    db: Arc<Database>,
+    path: Arc<Path>,
+    /// `None` after a failure: redb refuses everything after a read or write has failed, a full disk among the reasons, until it is opened
+    /// anew, which the next use does.
+    db: Arc<Mutex<Option<Database>>>,
 }
 
 /// A pod as it was last known.
@@ -105,12 +108,7 @@ pub enum DbError {
 impl StatusDb {
     /// Opens the file, making it if it is not there. A file left by a killed process is repaired by redb to its last commit.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = private_file(path).map_err(|source| DbError::OpenFile { path: path.to_owned(), source })?;
-        // A kill inside leaves an empty or half-made file, which the next start completes: redb writes its header last.
-        let db = FileBackend::new(file)
-            .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend))
-            .map_err(|source| DbError::Open { path: path.to_owned(), source })?;
-        let db = Self { db: Arc::new(db) };
+        let db = Self { path: path.into(), db: Arc::default() };
         db.check_version()?;
         Ok(db)
     }
@@ -136,64 +134,39 @@ impl StatusDb {
     }
 
     fn check_version(&self) -> Result<()> {
-        let found = self.version().map_err(DbError::Write)?;
+        let found = self.with(DbError::Write, version)?;
         if found > VERSION { Err(DbError::Newer { found }) } else { Ok(()) }
-    }
-
-    fn version(&self) -> Result<u64, redb::Error> {
-        let transaction = self.db.begin_write()?;
-        let version = {
-            let mut meta = transaction.open_table(META)?;
-            let known = meta.get("version")?.map(|row| row.value());
-            if known.is_none() {
-                meta.insert("version", VERSION)?;
-            }
-            known.unwrap_or(VERSION)
-        };
-        // A kill before the commit leaves no version row: the next start writes it again.
-        transaction.commit()?;
-        Ok(version)
     }
 
     /// The rows of a table. A row that cannot be read is logged and left out: it may not keep the node from starting.
     fn rows<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
-        let raw = self.raw_rows(table).map_err(DbError::Read)?;
+        let raw = self.with(DbError::Read, |db| raw_rows(db, table))?;
         Ok(raw.into_iter().filter_map(|(key, value)| decode(key, &value)).collect())
-    }
-
-    fn raw_rows(&self, table: Table) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-        let rows = match self.db.begin_read()?.open_table(table) {
-            Ok(rows) => rows,
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let mut raw = Vec::new();
-        for row in rows.iter()? {
-            let (key, value) = row?;
-            raw.push((key.value().to_owned(), value.value().to_owned()));
-        }
-        Ok(raw)
     }
 
     fn change<T: Borrow<R>, R: Serialize>(&self, table: Table, changes: &Changes<T>) -> Result<()> {
         let put = changes.put.iter().map(|(key, row)| encode(key, row.borrow())).collect::<Result<Vec<_>>>()?;
-        self.write(table, &put, &changes.remove).map_err(DbError::Write)
+        self.with(DbError::Write, |db| write(db, table, &put, &changes.remove))
     }
 
-    fn write(&self, table: Table, put: &[(&str, Vec<u8>)], remove: &[String]) -> Result<(), redb::Error> {
-        let transaction = self.db.begin_write()?;
-        {
-            let mut rows = transaction.open_table(table)?;
-            for key in remove {
-                rows.remove(key.as_str())?;
-            }
-            for (key, value) in put {
-                rows.insert(key, value.as_slice())?;
-            }
-        }
-        // A kill before this line leaves the rows as they were, after it as they should be; redb reclaims the unused pages.
-        transaction.commit()?;
-        Ok(())
+    /// As a transaction that fails does.
+    #[cfg(test)]
+    pub(crate) fn close(&self) {
+        let failed = self.with(DbError::Write, |_| Err::<(), _>(redb::Error::PreviousIo));
+        assert!(matches!(failed, Err(DbError::Write(redb::Error::PreviousIo))));
+    }
+
+    /// One transaction at a time.
+    fn with<T>(
+        &self,
+        failed: fn(redb::Error) -> DbError,
+        transaction: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T> {
+        let mut kept = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = kept.take().map_or_else(|| open_file(&self.path), Ok)?;
+        let done = transaction(&db).map_err(failed)?;
+        *kept = Some(db);
+        Ok(done)
     }
 }
 
@@ -203,8 +176,61 @@ impl std::fmt::Debug for StatusDb {
     }
 }
 
+fn open_file(path: &Path) -> Result<Database> {
+    let file = private_file(path).map_err(|source| DbError::OpenFile { path: path.to_owned(), source })?;
+    // A kill inside leaves an empty or half-made file, which the next start completes: redb writes its header last.
+    FileBackend::new(file)
+        .and_then(|backend| Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend))
+        .map_err(|source| DbError::Open { path: path.to_owned(), source })
+}
+
 fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn version(db: &Database) -> Result<u64, redb::Error> {
+    let transaction = db.begin_write()?;
+    let version = {
+        let mut meta = transaction.open_table(META)?;
+        let known = meta.get("version")?.map(|row| row.value());
+        if known.is_none() {
+            meta.insert("version", VERSION)?;
+        }
+        known.unwrap_or(VERSION)
+    };
+    // A kill before the commit leaves no version row: the next start writes it again.
+    transaction.commit()?;
+    Ok(version)
+}
+
+fn raw_rows(db: &Database, table: Table) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let rows = match db.begin_read()?.open_table(table) {
+        Ok(rows) => rows,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut raw = Vec::new();
+    for row in rows.iter()? {
+        let (key, value) = row?;
+        raw.push((key.value().to_owned(), value.value().to_owned()));
+    }
+    Ok(raw)
+}
+
+fn write(db: &Database, table: Table, put: &[(&str, Vec<u8>)], remove: &[String]) -> Result<(), redb::Error> {
+    let transaction = db.begin_write()?;
+    {
+        let mut rows = transaction.open_table(table)?;
+        for key in remove {
+            rows.remove(key.as_str())?;
+        }
+        for (key, value) in put {
+            rows.insert(key, value.as_slice())?;
+        }
+    }
+    // A kill before this line leaves the rows as they were, after it as they should be; redb reclaims the unused pages.
+    transaction.commit()?;
+    Ok(())
 }
 
 fn decode<T: DeserializeOwned>(key: String, value: &[u8]) -> Option<(String, T)> {
@@ -267,8 +293,8 @@ mod tests {
     fn refuses_a_newer_layout() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("status.redb");
-        let db = StatusDb::open(&path).unwrap();
-        let transaction = db.db.begin_write().unwrap();
+        let db = open_file(&path).unwrap();
+        let transaction = db.begin_write().unwrap();
         transaction.open_table(META).unwrap().insert("version", VERSION + 1).unwrap();
         transaction.commit().unwrap();
         drop(db);
@@ -279,9 +305,26 @@ mod tests {
     fn a_row_that_cannot_be_read_does_not_hide_the_others() {
         let dir = tempfile::tempdir().unwrap();
         let db = StatusDb::open(&dir.path().join("status.redb")).unwrap();
-        db.write(PODS, &[("bad", b"{".to_vec())], &[]).unwrap();
+        db.with(DbError::Write, |db| write(db, PODS, &[("bad", b"{".to_vec())], &[])).unwrap();
         db.change_pods(&Changes { put: vec![("u1".into(), row("a").into())], remove: vec![] }).unwrap();
         assert_eq!(db.pods().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn goes_on_after_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("status.redb");
+        let db = StatusDb::open(&path).unwrap();
+        let put = |uid: &str| Changes { put: vec![(uid.to_owned(), row(uid).into())], remove: vec![] };
+        db.change_pods(&put("u1")).unwrap();
+        db.close();
+        let other = StatusDb::open(&path).unwrap();
+        assert!(matches!(db.change_pods(&put("u2")), Err(DbError::Open { .. })));
+        drop(other);
+        db.change_pods(&put("u3")).unwrap();
+        drop(db);
+        let rows = StatusDb::open(&path).unwrap().pods().unwrap();
+        assert_eq!(rows, [("u1".to_owned(), row("u1")), ("u3".to_owned(), row("u3"))]);
     }
 
     #[test]

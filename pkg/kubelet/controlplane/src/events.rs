@@ -3,7 +3,7 @@
 //! [`Recorder::record`] stamps the time and queues; one task correlates what is queued, shows it at once through [`Events::list`] and writes
 //! it to `status.redb` in one transaction per batch. What is queued or being written when the process is killed is lost; nothing waits for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,6 +74,8 @@ struct Writer {
     queue: mpsc::Receiver<Observation>,
     correlator: Correlator,
     events: Events,
+    /// Made or changed since the last write that succeeded.
+    unsaved: BTreeSet<EventName>,
     node_name: String,
     db: StatusDb,
     sink: Option<EventSink>,
@@ -96,7 +98,8 @@ pub(crate) async fn start_with(
     let events = Events { kept: Arc::default(), clock: settings.clock.clone(), ttl };
     let recorder = Recorder { queue: sender, dropped: Arc::default(), clock: settings.clock };
     let node_name = settings.node_name;
-    let writer = Writer { queue, correlator: Correlator::new(), events: events.clone(), node_name, db, sink };
+    let (correlator, unsaved) = (Correlator::new(), BTreeSet::new());
+    let writer = Writer { queue, correlator, events: events.clone(), unsaved, node_name, db, sink };
     let writer = writer.load().await?;
     supervisor.spawn("events", writer.run(supervisor.token()));
     Ok((recorder, events))
@@ -166,11 +169,11 @@ impl Events {
 
 impl Writer {
     /// Shows the events of the last run and removes those that have become too old.
-    async fn load(self) -> Result<Self> {
+    async fn load(mut self) -> Result<Self> {
         blocking(move || {
             let rows = self.db.events()?;
             let old = self.events.keep(rows.into_iter().map(|(_, event)| event));
-            self.write(Vec::new(), &old)?;
+            self.write_or_log(&old);
             Ok(self)
         })
         .await
@@ -192,40 +195,54 @@ impl Writer {
         }
     }
 
-    /// Correlates and writes a batch. A failed write is logged: the events stay visible until the restart.
+    /// Correlates and writes a batch.
     async fn store(mut self, batch: Vec<Observation>) -> Self {
         blocking(move || {
-            if let Err(error) = self.correlate_and_write(batch) {
-                tracing::error!(error = &error as &dyn std::error::Error, "events could not be written");
-            }
+            let old = self.correlate(batch);
+            self.write_or_log(&old);
             self
         })
         .await
     }
 
-    fn correlate_and_write(&mut self, batch: Vec<Observation>) -> Result<()> {
+    /// Shows what is new, and forgets what is old; its names.
+    fn correlate(&mut self, batch: Vec<Observation>) -> Vec<EventName> {
         let mut changed = BTreeMap::new();
         for observation in batch {
             let Some(counted) = self.correlator.correlate(&observation) else { continue };
             let event = self.event(&observation, counted, &changed);
             changed.insert(name_of(&event), event);
         }
-        let old = self.events.keep(changed.values().cloned());
         if let Some(sink) = &self.sink {
             for event in changed.values() {
                 sink.offer(event);
             }
         }
-        self.write(changed.into_values().collect(), &old)
+        self.unsaved.extend(changed.keys().cloned());
+        self.events.keep(changed.into_values())
     }
 
-    fn write(&self, put: Vec<Event>, remove: &[EventName]) -> Result<()> {
-        if put.is_empty() && remove.is_empty() {
+    /// A failed write is logged: the events are visible, and go with the next batch. The disk may be full, for a start too.
+    fn write_or_log(&mut self, old: &[EventName]) {
+        if let Err(error) = self.write(old) {
+            tracing::error!(error = &error as &dyn std::error::Error, "events could not be written");
+        }
+    }
+
+    fn write(&mut self, old: &[EventName]) -> Result<()> {
+        let named = |name: EventName| self.events.known(&name).map(|event| (name, event));
+        let unsaved: Vec<_> = std::mem::take(&mut self.unsaved).into_iter().filter_map(named).collect();
+        if unsaved.is_empty() && old.is_empty() {
             return Ok(());
         }
-        let put = put.into_iter().map(|event| (key_of(&name_of(&event)), event)).collect();
-        // A kill before the commit in `change_events` loses this batch only: events are a report, nothing is built on them.
-        self.db.change_events(&Changes { put, remove: remove.iter().map(key_of).collect() })
+        // Whatever comes of it, those that were forgotten meanwhile need no row: names do not pile up.
+        self.unsaved = unsaved.iter().map(|(name, _)| name.clone()).collect();
+        let put = unsaved.into_iter().map(|(name, event)| (key_of(&name), event)).collect();
+        // A kill before the commit in `change_events` loses what is unsaved only: events are a report, nothing is built on them. Old rows that
+        // stay go with the next start.
+        self.db.change_events(&Changes { put, remove: old.iter().map(key_of).collect() })?;
+        self.unsaved.clear();
+        Ok(())
     }
 
     /// The stored object. Of an event that is there, only count, time and text change: that is what client-go patches.

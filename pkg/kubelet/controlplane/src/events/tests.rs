@@ -149,6 +149,30 @@ async fn old_events_go(#[case] later: i64, #[case] left: usize) {
     assert_eq!(rows.len(), left);
 }
 
+/// As a full disk does: seen at once, and on the disk with what comes when it can be written again.
+#[tokio::test]
+async fn what_could_not_be_written_goes_with_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("status.redb");
+    let clock = TestClock::new();
+    let db = StatusDb::open(&path).unwrap();
+    let settings = EventSettings { node_name: "node1".into(), ttl: DEFAULT_EVENT_TTL, clock: clock.wall() };
+    let supervisor = Supervisor::new("test");
+    let (recorder, events) = start(settings, db.clone(), &supervisor).await.unwrap();
+    db.close();
+    let other = StatusDb::open(&path).unwrap();
+    recorder.record(&pod("a", "web"), EventKind::Normal, "Pulling", "refused".into());
+    while events.list(None).is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(other);
+    recorder.record(&pod("a", "web"), EventKind::Normal, "Pulled", "taken".into());
+    assert!(supervisor.shut_down(Duration::from_mins(1)).await);
+    drop(db);
+    let rows = StatusDb::open(&path).unwrap().events().unwrap();
+    assert_eq!(rows.len(), 2, "{rows:?}");
+}
+
 #[tokio::test]
 async fn lists_by_namespace() {
     let dir = tempfile::tempdir().unwrap();
