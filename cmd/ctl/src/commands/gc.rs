@@ -12,6 +12,20 @@ use crate::session::{self, Failures, Session};
 use crate::table::Table;
 use crate::text::{human_duration, human_size};
 
+/// What stays is told below.
+const BELOW: Pointer = Pointer { reason: "", rest: "" };
+/// What stays is told elsewhere.
+const ELSEWHERE: Pointer = Pointer { reason: ", as -o wide tells", rest: "; -o wide tells what stays" };
+
+/// Where to read what stays.
+#[derive(Debug, Clone, Copy)]
+struct Pointer {
+    /// Behind the reason why nothing goes.
+    reason: &'static str,
+    /// Behind how much is lacking.
+    rest: &'static str,
+}
+
 /// Fails where an image should have gone and did not.
 pub(super) async fn run(session: &Session, arguments: &Gc) -> Result<()> {
     let request = GcRequest { dry_run: arguments.dry_run, all: arguments.all };
@@ -20,8 +34,8 @@ pub(super) async fn run(session: &Session, arguments: &Gc) -> Result<()> {
     match arguments.output {
         Some(ReportFormat::Json) => session::print(&DataFormat::Json.render(&report)?)?,
         Some(ReportFormat::Yaml) => session::print(&DataFormat::Yaml.render(&report)?)?,
-        Some(ReportFormat::Wide) => session::print(&(shown(&report, request.all) + &stayed(&report.stayed)))?,
-        None => session::print(&shown(&report, request.all))?,
+        Some(ReportFormat::Wide) => session::print(&(shown(&report, request.all, BELOW) + &stayed(&report.stayed)))?,
+        None => session::print(&shown(&report, request.all, ELSEWHERE))?,
     }
     failed(&report)
 }
@@ -34,9 +48,9 @@ fn failed(report: &GcReport) -> Result<()> {
     failures.result()
 }
 
-fn shown(report: &GcReport, all: bool) -> String {
+fn shown(report: &GcReport, all: bool, pointer: Pointer) -> String {
     if report.gone.is_empty() {
-        return nothing(report, all) + "\n";
+        return nothing(report, all, pointer) + "\n";
     }
     let mut table = Table::new(&["IMAGE", "REASON", "UNUSED FOR", "FREED"]);
     for image in &report.gone {
@@ -45,7 +59,7 @@ fn shown(report: &GcReport, all: bool) -> String {
     let verb = if report.dry_run { "Would free" } else { "Freed" };
     let freed = human_size(report.freed_bytes);
     let wanted = report.wanted_bytes.filter(|wanted| *wanted > report.freed_bytes);
-    let lacking = wanted.map(|wanted| format!(" of {} wanted; -o wide tells what stays", human_size(wanted)));
+    let lacking = wanted.map(|wanted| format!(" of {} wanted{}", human_size(wanted), pointer.rest));
     format!("{}{verb} {freed}{}.\n", table.render(), lacking.unwrap_or_default())
 }
 
@@ -61,10 +75,10 @@ fn name(names: &[String], id: &Digest) -> String {
 }
 
 /// Why nothing went.
-fn nothing(report: &GcReport, all: bool) -> String {
+fn nothing(report: &GcReport, all: bool, pointer: Pointer) -> String {
     let (used, high) = (report.used_percent, report.high_threshold_percent);
     let full = format!("the file system is {used}% full");
-    let stays = "every image is needed or too young, as -o wide tells.";
+    let stays = format!("every image is needed or too young{}.", pointer.reason);
     match report.wanted_bytes {
         _ if all && report.stayed.is_empty() && report.failed.is_empty() => {
             "Nothing to do: there are no images.".to_owned()
@@ -113,9 +127,13 @@ mod tests {
 IMAGE               REASON   UNUSED FOR   FREED
 quay.io/\\u{1b}a:1   space    5m           1.2GB
 ";
-        assert_eq!(shown(&report(true, None, 85), false), format!("{text}Freed 1.2GB.\n"));
+        assert_eq!(shown(&report(true, None, 85), false, ELSEWHERE), format!("{text}Freed 1.2GB.\n"));
         let dry = GcReport { dry_run: true, ..report(true, Some(2_000_000_000), 85) };
-        assert_eq!(shown(&dry, false), format!("{text}Would free 1.2GB of 2GB wanted; -o wide tells what stays.\n"));
+        assert_eq!(shown(&dry, false, BELOW), format!("{text}Would free 1.2GB of 2GB wanted.\n"));
+        assert_eq!(
+            shown(&dry, false, ELSEWHERE),
+            format!("{text}Would free 1.2GB of 2GB wanted; -o wide tells what stays.\n")
+        );
         let digest = format!("sha256:{}", "ab".repeat(32));
         let stays = stayed(&dry.stayed);
         assert!(
@@ -145,6 +163,7 @@ quay.io/\\u{1b}a:1   space    5m           1.2GB
     )]
     #[case(None, 85, true, "Nothing to do: every image is needed or too young, as -o wide tells.\n")]
     fn nothing_has_a_reason(#[case] wanted: Option<u64>, #[case] high: u8, #[case] all: bool, #[case] text: &str) {
-        assert_eq!(shown(&report(false, wanted, high), all), text);
+        assert_eq!(shown(&report(false, wanted, high), all, ELSEWHERE), text);
+        assert_eq!(shown(&report(false, wanted, high), all, BELOW), text.replace(", as -o wide tells", ""));
     }
 }
