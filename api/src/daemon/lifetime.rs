@@ -165,6 +165,9 @@ pub struct DiskUsage {
     pub capacity_bytes: u64,
     /// Bytes free on it.
     pub available_bytes: u64,
+    /// Bytes of content and images, which `limits.maxStoreBytes` bounds: no downloads, no quarantine, no database.
+    #[serde(default)]
+    pub used_bytes: u64,
     /// `imageGCHighThresholdPercent`.
     pub high_threshold_percent: u8,
     /// `imageGCLowThresholdPercent`.
@@ -226,12 +229,12 @@ pub struct ReferenceList {
 pub struct HeldReference {
     /// Key of the holder, as `external/OWNER/NAME`.
     pub holder: String,
-    /// What is wanted, normalized.
-    pub reference: String,
-    /// The image, once it is present.
     /// The holder as [`WhyHolder::name`] says it; empty from a daemon that does not.
     #[serde(default)]
     pub name: String,
+    /// What is wanted, normalized.
+    pub reference: String,
+    /// The image, once it is present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Digest>,
     /// Since when, RFC 3339.
@@ -257,4 +260,23 @@ pub struct ReferenceRequest {
 pub fn used_percent(capacity_bytes: u64, available_bytes: u64) -> Option<u8> {
     let available = (u128::from(available_bytes) * 100).checked_div(capacity_bytes.into())?;
     Some(u8::try_from(100_u128.saturating_sub(available)).unwrap_or(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::empty(1000, 1000, Some(0))]
+    #[case::full(1000, 0, Some(100))]
+    #[case::rounds_up(1000, 159, Some(85))]
+    #[case::at_the_border(1000, 160, Some(84))]
+    #[case::more_available_than_there_is(1000, 2000, Some(0))]
+    #[case::huge(u64::MAX, u64::MAX / 2, Some(51))]
+    #[case::no_capacity(0, 0, None)]
+    fn percent_is_counted_as_the_kubelet_does(#[case] capacity: u64, #[case] available: u64, #[case] used: Option<u8>) {
+        assert_eq!(used_percent(capacity, available), used);
+    }
 }

@@ -47,6 +47,7 @@ pub(super) async fn disk_usage(node: &Node) -> Result<Answer, Failure> {
         state_dir: node.config.state_dir.display().to_string(),
         capacity_bytes: file_system.capacity_bytes,
         available_bytes: file_system.available_bytes,
+        used_bytes: file_system.used_bytes,
         high_threshold_percent: node.config.image_gc_high_threshold_percent,
         low_threshold_percent: node.config.image_gc_low_threshold_percent,
         limit_bytes: (limit > 0).then_some(limit),
