@@ -1,58 +1,37 @@
 //! fsck: sound stores have no problems, and each kind of damage is found and named.
 
 use std::fs;
-use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use imagevol_api::oci::Digest;
 use imagevol_base::Digester;
-use imagevol_store::{Compression, Limits, Store};
+use imagevol_store::{Limits, Store};
 use rstest::rstest;
 
+use crate::fixture::{blob_file, diff_id, erofs_file, flip, idx_file, resize, tar_file, with_image};
 use crate::recovery::{edit_row, remove_row};
 use crate::support::{
-    Held as _, Piece, Scratch, content_files, digest_name, kind, manifest_of, pull, small_tar, tag, volume,
+    Piece, Scratch, come_and_go, content_files, digest_name, kind, manifest_of, small_tar, tag, volume,
 };
-
-pub(crate) fn with_image() -> Scratch {
-    let scratch = Scratch::new();
-    let layer = Piece::archive(&small_tar("layer"), Compression::Gzip);
-    let image = pull(scratch.store(), "i", &[layer, Piece::blob(b"file")]);
-    assert!(scratch.store().bind_held(&volume("v"), &image.manifest).unwrap());
-    scratch
-}
-
-pub(crate) fn diff_id() -> Digest {
-    Digester::sha256(&small_tar("layer"))
-}
-
-/// Another bit at a place in a file.
-pub(crate) fn flip(path: &Path, at: u64) {
-    let byte = fs::read(path).unwrap()[usize::try_from(at).unwrap()] ^ 1;
-    let mut file = fs::File::options().write(true).open(path).unwrap();
-    file.seek(SeekFrom::Start(at)).unwrap();
-    file.write_all(&[byte]).unwrap();
-}
 
 #[test]
 fn counts_what_it_checked() {
     let scratch = with_image();
     let report = scratch.assert_sound();
     assert_eq!((report.images, report.blobs, report.unfinished.len()), (1, 3, 0));
-    let index = fs::metadata(scratch.path(&format!("layers/sha256/{}.idx", diff_id().hex()))).unwrap().len();
-    let erofs = fs::metadata(scratch.path(&format!("images/sha256/{}.erofs", manifest_of("i").hex()))).unwrap().len();
+    let index = fs::metadata(idx_file(scratch.dir.path())).unwrap().len();
+    let erofs = fs::metadata(erofs_file(scratch.dir.path())).unwrap().len();
     let blobs = ["manifest of i", "file"].map(str::len).iter().sum::<usize>() + small_tar("layer").len();
     assert_eq!(report.bytes, blobs as u64 + index + erofs);
 }
 
 #[rstest]
-#[case::layer(|dir: &Path| flip(&dir.join(format!("layers/sha256/{}.tar", diff_id().hex())), 1000), "layer/", "content is corrupt")]
-#[case::index(|dir: &Path| flip(&dir.join(format!("layers/sha256/{}.idx", diff_id().hex())), 20), "layer/", "index is corrupt")]
-#[case::blob(|dir: &Path| flip(&dir.join(format!("blobs/sha256/{}", Digester::sha256(b"file").hex())), 0), "blob/", "content is corrupt")]
-#[case::image(|dir: &Path| flip(&dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex())), 1300), "image ", "metadata file is corrupt")]
-#[case::lost_image(|dir: &Path| fs::remove_file(dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex()))).unwrap(), "image ", "is missing")]
-#[case::lost_layer(|dir: &Path| fs::remove_file(dir.join(format!("layers/sha256/{}.tar", diff_id().hex()))).unwrap(), "layer/", "is missing")]
-#[case::longer_layer(|dir: &Path| fs::File::options().write(true).open(dir.join(format!("layers/sha256/{}.tar", diff_id().hex()))).unwrap().set_len(1 << 20).unwrap(), "layer/", "is 1048576 bytes long, expected 4096")]
+#[case::layer(|dir: &Path| flip(&tar_file(dir), 1000), "layer/", "content is corrupt")]
+#[case::index(|dir: &Path| flip(&idx_file(dir), 20), "layer/", "index is corrupt")]
+#[case::blob(|dir: &Path| flip(&blob_file(dir), 0), "blob/", "content is corrupt")]
+#[case::image(|dir: &Path| flip(&erofs_file(dir), 1300), "image ", "metadata file is corrupt")]
+#[case::lost_image(|dir: &Path| fs::remove_file(erofs_file(dir)).unwrap(), "image ", "is missing")]
+#[case::lost_layer(|dir: &Path| fs::remove_file(tar_file(dir)).unwrap(), "layer/", "is missing")]
+#[case::longer_layer(|dir: &Path| resize(&tar_file(dir), 1 << 20), "layer/", "is 1048576 bytes long, expected 4096")]
 #[case::lost_content(|dir: &Path| remove_row(dir, "content", &format!("blob/{}", Digester::sha256(b"file"))), "image ", "is missing")]
 #[case::lost_image_row(|dir: &Path| remove_row(dir, "images", &manifest_of("i").to_string()), "reference of volume/", "is no image")]
 #[case::lost_name(|dir: &Path| remove_row(dir, "names", &tag("i")), "link from", "does not agree")]
@@ -122,7 +101,7 @@ fn a_damaged_blob_is_not_read() {
     let scratch = with_image();
     let digest = Digester::sha256(b"file");
     assert_eq!(scratch.store().read_blob(&digest).unwrap(), b"file");
-    flip(&scratch.path(&format!("blobs/sha256/{}", digest.hex())), 1);
+    flip(&blob_file(scratch.dir.path()), 1);
     assert_eq!(kind(&scratch.store().read_blob(&digest).unwrap_err()), "Damaged");
     assert_eq!(kind(&scratch.store().read_blob(&Digester::sha256(b"other")).unwrap_err()), "MissingContent");
 }
@@ -133,14 +112,8 @@ fn online_it_sees_no_problem_in_what_comes_and_goes() {
     let scratch = Scratch::with_limits(Limits::default());
     let store = scratch.store();
     std::thread::scope(|scope| {
-        let work = scope.spawn(|| {
-            for number in 0..12 {
-                let layer = Piece::archive(&small_tar(&format!("l{number}")), Compression::Zstd);
-                pull(store, &format!("i{number}"), &[layer]);
-                // That its files are read is no reason to keep it.
-                store.remove(&tag(&format!("i{number}"))).unwrap();
-            }
-        });
+        // That their files are read is no reason to keep any of them.
+        let work = scope.spawn(|| come_and_go(store, |_| true));
         while !work.is_finished() {
             assert_eq!(store.fsck().unwrap().problems, Vec::<String>::new());
         }

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use imagevol_store::{Compression, Limits, Store};
 
+use crate::strace::Victim;
 use crate::support::{Held as _, Piece, assert_sound, content_files, pull, small_tar, tag, volume};
 
 /// Tells a process of this test that it is the one to be killed, and where its store lies.
@@ -141,32 +142,6 @@ fn work_once(state_dir: &Path) {
     println!("done");
 }
 
-/// System calls that change something on disk. Each is counted by itself.
-pub(crate) const CHANGES: [&str; 11] = [
-    "openat",
-    "write",
-    "pwrite64",
-    "ftruncate",
-    "fsync",
-    "fdatasync",
-    "rename",
-    "unlink",
-    "unlinkat",
-    "mkdir",
-    "rmdir",
-];
-
-/// Runs [`work_once`] until the `when`th call, and says whether it came to its end.
-fn work_until(state_dir: &Path, call: &str, when: u64) -> bool {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:signal=SIGKILL:when={when}")]);
-    command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "kill::nothing_is_torn_at_any_change", "--nocapture", "--include-ignored"]);
-    let output = command.env(VICTIM, state_dir).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).contains("done")
-}
-
 /// As many kills as there are changes, each followed by one in the start that clears up after it.
 #[test]
 #[ignore = "needs strace, and a minute"]
@@ -174,19 +149,13 @@ fn nothing_is_torn_at_any_change() {
     if let Some(state_dir) = std::env::var_os(VICTIM) {
         return work_once(Path::new(&state_dir));
     }
-    let mut kills = 0;
-    for call in CHANGES {
-        for when in 1.. {
-            let dir = tempfile::tempdir_in(crate::support::DISK).unwrap();
-            let ended = work_until(dir.path(), call, when);
-            if ended {
-                break;
-            }
-            kills += 1;
-            work_until(dir.path(), "pwrite64", 1 + when % 17);
-            assert_sound(&Store::open(dir.path(), Limits::default()).unwrap());
-        }
-        println!("{kills} kills up to {call}");
-    }
+    let victim = Victim { test: "kill::nothing_is_torn_at_any_change", variable: VICTIM };
+    let kills = victim.kill_at_each_change(
+        || tempfile::tempdir_in(crate::support::DISK).unwrap(),
+        |dir, _, when| {
+            victim.work_until(dir, "pwrite64", 1 + when % 17);
+            assert_sound(&Store::open(dir, Limits::default()).unwrap());
+        },
+    );
     assert!(kills > 200, "{kills}");
 }

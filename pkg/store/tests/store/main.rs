@@ -6,6 +6,8 @@ mod deletion;
 #[cfg(test)]
 mod downloads;
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod formats;
 #[cfg(test)]
 mod full_disk;
@@ -27,5 +29,7 @@ mod quarantine;
 mod recovery;
 #[cfg(test)]
 mod references;
+#[cfg(test)]
+mod strace;
 #[cfg(test)]
 mod support;

@@ -13,7 +13,7 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use crate::support::{
-    Held as _, Piece, Scratch, command, digest_name, files_below, manifest_of, names, record, reference, repository,
+    Held as _, Piece, Scratch, assert_counted, command, digest_name, manifest_of, names, record, reference, repository,
     small_tar, tag, volume,
 };
 
@@ -435,10 +435,7 @@ impl Run {
     fn check_usage(&mut self) {
         self.model.drop_expired();
         let store = self.scratch.store();
-        let usage = store.disk_usage().unwrap();
-        let files = files_below(self.scratch.dir.path());
-        let on_disk: u64 = files.iter().map(|path| path.metadata().unwrap().len()).sum();
-        assert_eq!(usage.iter().map(|usage| usage.bytes).sum::<u64>(), on_disk, "{usage:?}");
+        let usage = assert_counted(store);
         let everything = Wish { goal: Goal::Everything, min_age: Duration::ZERO };
         let planned = imagevol_store::plan(&store.census().unwrap(), everything);
         assert_eq!(usage.iter().map(|usage| usage.reclaimable).sum::<u64>(), planned.freed_bytes(), "{usage:?}");

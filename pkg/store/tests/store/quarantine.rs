@@ -9,44 +9,22 @@ use std::process::{Command, Stdio};
 use imagevol_base::Digester;
 use imagevol_mount::{Backend, Interface as _, Kernel, Source};
 use imagevol_store::{
-    Checked, Compression, Corrupt, Limits, Part, Quarantined, Remedy, ScrubPosition, StaleMounts, Store,
+    Checked, Compression, Corrupt, Limits, Part, Quarantined, Remedy, ScrubPosition, StaleMounts, Store, UsageKind,
 };
 use rstest::rstest;
 
-use crate::integrity::{diff_id, flip, with_image};
-use crate::kill::CHANGES;
+use crate::fixture::{
+    blob_file, diff_id, erofs_file, flip, idx_file, manifest_file, pieces, resize, tar_file, with_image,
+};
 use crate::recovery::{edit_row, put_row, remove_row};
+use crate::strace::Victim;
 use crate::support::{
-    Held as _, Piece, Scratch, assert_sound, content_files, digest_name, files_below, in_namespace, manifest_of, names,
-    pull, small_tar, tag, volume,
+    Held as _, Piece, Scratch, assert_counted, assert_sound, come_and_go, content_files, digest_name, files_below,
+    in_namespace, manifest_of, names, pull, small_tar, tag, volume,
 };
 
 /// Tells a process of this test that it is the one to be killed, and where its store lies.
 const VICTIM: &str = "IMAGEVOL_STORE_TEST_QUARANTINE_VICTIM";
-
-fn tar_file(dir: &Path) -> PathBuf {
-    dir.join(format!("layers/sha256/{}.tar", diff_id().hex()))
-}
-
-fn idx_file(dir: &Path) -> PathBuf {
-    dir.join(format!("layers/sha256/{}.idx", diff_id().hex()))
-}
-
-fn erofs_file(dir: &Path) -> PathBuf {
-    dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex()))
-}
-
-fn blob_file(dir: &Path) -> PathBuf {
-    dir.join(format!("blobs/sha256/{}", Digester::sha256(b"file").hex()))
-}
-
-fn manifest_file(dir: &Path) -> PathBuf {
-    dir.join(format!("blobs/sha256/{}", manifest_of("i").hex()))
-}
-
-fn pieces() -> Vec<Piece> {
-    vec![Piece::archive(&small_tar("layer"), Compression::Gzip), Piece::blob(b"file")]
-}
 
 fn aside(scratch: &Scratch) -> Vec<PathBuf> {
     files_below(&scratch.path("quarantine"))
@@ -80,6 +58,10 @@ fn a_corrupt_layer_takes_its_images_along_and_leaves_their_holders() {
     assert_eq!(done.images[0].holders, [volume("v")]);
     assert_eq!(done.images[0].names.len(), 2);
     assert_eq!(aside(&scratch).len(), 2, "the layer and its index");
+    let counted = assert_counted(scratch.store());
+    let of_quarantine = counted.iter().find(|usage| usage.kind == UsageKind::Quarantine).unwrap();
+    let bytes: u64 = aside(&scratch).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert_eq!((of_quarantine.count, of_quarantine.bytes), (2, bytes));
     // Twice, and after a start: as it was left.
     for _ in 0..2 {
         let store = scratch.reopen();
@@ -106,7 +88,7 @@ fn a_corrupt_layer_takes_its_images_along_and_leaves_their_holders() {
 
 #[rstest]
 #[case::flipped(|path: &Path| flip(path, 1300))]
-#[case::cut(|path: &Path| fs::File::options().write(true).open(path).unwrap().set_len(100).unwrap())]
+#[case::cut(|path: &Path| resize(path, 100))]
 #[case::lost(|path: &Path| fs::remove_file(path).unwrap())]
 fn a_corrupt_index_of_an_image_is_made_again_from_its_layers(#[case] damage: impl Fn(&Path)) {
     let scratch = with_image();
@@ -173,7 +155,7 @@ fn a_mount_is_refused_what_is_not_as_it_was_hashed() {
     store.quarantine(&corrupt).unwrap().unwrap();
     assert_eq!(store.verify_for_mount(&i).unwrap(), None, "it is made again");
     // Of layers the length counts.
-    fs::File::options().write(true).open(tar_file(dir)).unwrap().set_len(10).unwrap();
+    resize(&tar_file(dir), 10);
     let corrupt = store.verify_for_mount(&i).unwrap().unwrap();
     assert_eq!(corrupt.part.kind(), "layer");
     store.quarantine(&corrupt).unwrap().unwrap();
@@ -183,8 +165,8 @@ fn a_mount_is_refused_what_is_not_as_it_was_hashed() {
 /// Each way in which a store can be damaged, and whether the image that it hits can be used right after the repair.
 #[rstest]
 #[case::layer(|dir: &Path| flip(&tar_file(dir), 1000), false)]
-#[case::layer_cut(|dir: &Path| fs::File::options().write(true).open(tar_file(dir)).unwrap().set_len(1).unwrap(), false)]
-#[case::layer_longer(|dir: &Path| fs::File::options().write(true).open(tar_file(dir)).unwrap().set_len(1 << 20).unwrap(), false)]
+#[case::layer_cut(|dir: &Path| resize(&tar_file(dir), 1), false)]
+#[case::layer_longer(|dir: &Path| resize(&tar_file(dir), 1 << 20), false)]
 #[case::layer_lost(|dir: &Path| fs::remove_file(tar_file(dir)).unwrap(), false)]
 #[case::index(|dir: &Path| flip(&idx_file(dir), 20), false)]
 #[case::index_lost(|dir: &Path| fs::remove_file(idx_file(dir)).unwrap(), false)]
@@ -192,7 +174,7 @@ fn a_mount_is_refused_what_is_not_as_it_was_hashed() {
 #[case::manifest(|dir: &Path| flip(&manifest_file(dir), 3), false)]
 #[case::image(|dir: &Path| flip(&erofs_file(dir), 1300), true)]
 #[case::image_lost(|dir: &Path| fs::remove_file(erofs_file(dir)).unwrap(), false)]
-#[case::image_cut(|dir: &Path| fs::File::options().write(true).open(erofs_file(dir)).unwrap().set_len(0).unwrap(), false)]
+#[case::image_cut(|dir: &Path| resize(&erofs_file(dir), 0), false)]
 #[case::content_row_lost(|dir: &Path| remove_row(dir, "content", &format!("blob/{}", Digester::sha256(b"file"))), false)]
 #[case::layer_row_lost(|dir: &Path| remove_row(dir, "content", &format!("layer/{}", diff_id())), false)]
 #[case::image_row_lost(|dir: &Path| remove_row(dir, "images", &manifest_of("i").to_string()), false)]
@@ -252,15 +234,7 @@ fn a_repair_beside_pulls_takes_nothing_from_them() {
     let scratch = with_image();
     let store = scratch.store();
     std::thread::scope(|scope| {
-        let work = scope.spawn(|| {
-            for number in 0..12 {
-                let layer = Piece::archive(&small_tar(&format!("l{number}")), Compression::Zstd);
-                pull(store, &format!("i{number}"), &[layer]);
-                if number % 3 == 0 {
-                    store.remove(&tag(&format!("i{number}"))).unwrap();
-                }
-            }
-        });
+        let work = scope.spawn(|| come_and_go(store, |number| number % 3 == 0));
         while !work.is_finished() {
             let report = store.repair(&mut |_| panic!("nothing is corrupt")).unwrap();
             assert_eq!((report.problems, report.repaired), (vec![], vec![]));
@@ -366,17 +340,6 @@ fn work_once(state_dir: &Path) {
     println!("done");
 }
 
-/// Runs [`work_once`] until the `when`th call, and says whether it came to its end.
-fn work_until(state_dir: &Path, call: &str, when: u64) -> bool {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:signal=SIGKILL:when={when}")]);
-    command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "quarantine::nothing_is_lost_at_any_change", "--nocapture", "--include-ignored"]);
-    let output = command.env(VICTIM, state_dir).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).contains("done")
-}
-
 /// As many kills as there are changes.
 #[test]
 #[ignore = "needs strace, and some minutes"]
@@ -384,24 +347,20 @@ fn nothing_is_lost_at_any_change() {
     if let Some(state_dir) = std::env::var_os(VICTIM) {
         return work_once(Path::new(&state_dir));
     }
-    let mut kills = 0;
-    for call in CHANGES {
-        for when in 1.. {
+    let victim = Victim { test: "quarantine::nothing_is_lost_at_any_change", variable: VICTIM };
+    let kills = victim.kill_at_each_change(
+        || {
             let scratch = with_image();
-            let dir = scratch.dir.path().to_owned();
-            let _dir = scratch.dir;
             drop(scratch.store);
-            if work_until(&dir, call, when) {
-                break;
-            }
-            kills += 1;
-            let store = Store::open(&dir, Limits::default()).unwrap();
+            scratch.dir
+        },
+        |dir, call, when| {
+            let store = Store::open(dir, Limits::default()).unwrap();
             assert_eq!(store.references().unwrap()[0].1.image, Some(manifest_of("i")), "{call} {when}");
             assert_eq!(store.repair(&mut |_| {}).unwrap().problems, Vec::<String>::new());
             assert_sound(&store);
             assert!(store.repair(&mut |_| {}).unwrap().repaired.is_empty(), "{call} {when}");
-        }
-        println!("{kills} kills up to {call}");
-    }
+        },
+    );
     assert!(kills > 100, "{kills}");
 }

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use imagevol_base::Digester;
-use imagevol_store::{Compression, ContentKey, Limits, Store};
+use imagevol_store::{ContentKey, Limits, Store};
 use redb::{ReadableDatabase as _, TableDefinition};
 use rstest::rstest;
 
+use crate::fixture::{diff_id, erofs_file, idx_file, manifest_file, pieces, resize, tar_file, with_image};
 use crate::support::{
-    Held as _, Piece, Scratch, content_files, digest_name, files_below, kind, manifest_of, pull, small_tar, tag, volume,
+    Held as _, Piece, Scratch, content_files, digest_name, files_below, kind, manifest_of, pull, tag, volume,
 };
 
 type Table = TableDefinition<'static, &'static str, &'static [u8]>;
@@ -37,27 +38,6 @@ pub(crate) fn remove_row(state_dir: &Path, table: &'static str, key: &str) {
     let write = database.begin_write().unwrap();
     assert!(write.open_table(Table::new(table)).unwrap().remove(key).unwrap().is_some());
     write.commit().unwrap();
-}
-
-fn layer() -> Piece {
-    Piece::archive(&small_tar("layer"), Compression::Gzip)
-}
-
-/// A store with one image, bound to a volume.
-fn with_image() -> Scratch {
-    let scratch = Scratch::new();
-    let image = pull(scratch.store(), "i", &[layer(), Piece::blob(b"file")]);
-    scratch.store().hold(&volume("v"), &tag("i")).unwrap();
-    assert!(scratch.store().bind_held(&volume("v"), &image.manifest).unwrap());
-    scratch
-}
-
-fn image_file(dir: &Path) -> std::path::PathBuf {
-    dir.join(format!("images/sha256/{}.erofs", manifest_of("i").hex()))
-}
-
-fn layer_file(dir: &Path, suffix: &str) -> std::path::PathBuf {
-    dir.join(format!("layers/sha256/{}.{suffix}", Digester::sha256(&small_tar("layer")).hex()))
 }
 
 #[rstest]
@@ -89,10 +69,10 @@ fn a_directory_that_is_not_ours_stays() {
 /// What is lost is pulled again: the image goes with its names, its holder has what it may have mounted, and other content stays for the
 /// pull.
 #[rstest]
-#[case::image(image_file)]
-#[case::layer(|dir: &Path| layer_file(dir, "tar"))]
-#[case::index_of_a_layer(|dir: &Path| layer_file(dir, "idx"))]
-#[case::manifest(|dir: &Path| dir.join(format!("blobs/sha256/{}", manifest_of("i").hex())))]
+#[case::image(erofs_file)]
+#[case::layer(tar_file)]
+#[case::index_of_a_layer(idx_file)]
+#[case::manifest(manifest_file)]
 fn a_row_whose_file_is_lost_goes(
     #[case] lost: impl Fn(&Path) -> std::path::PathBuf,
     #[values(true, false)] truncated: bool,
@@ -101,7 +81,7 @@ fn a_row_whose_file_is_lost_goes(
     scratch.reopen_after(|dir| {
         let path = lost(dir);
         if truncated {
-            fs::File::options().write(true).open(path).unwrap().set_len(1).unwrap();
+            resize(&path, 1);
         } else {
             fs::remove_file(path).unwrap();
         }
@@ -114,7 +94,7 @@ fn a_row_whose_file_is_lost_goes(
     assert!(store.find(&ContentKey::Blob(Digester::sha256(b"file"))).unwrap().is_some());
     scratch.assert_sound();
     // And the pull makes it whole.
-    pull(scratch.store(), "i", &[layer(), Piece::blob(b"file")]);
+    pull(scratch.store(), "i", &pieces());
     assert!(scratch.store().bind_held(&volume("v"), &manifest_of("i")).unwrap());
     scratch.assert_sound();
 }
@@ -152,11 +132,11 @@ fn what_leads_to_a_lost_row_is_mended() {
     let mut scratch = with_image();
     scratch.reopen_after(|dir| {
         remove_row(dir, "images", &manifest_of("i").to_string());
-        remove_row(dir, "content", &ContentKey::Layer(Digester::sha256(&small_tar("layer"))).to_string());
+        remove_row(dir, "content", &ContentKey::Layer(diff_id()).to_string());
     });
     let store = scratch.store();
     assert!(store.resolve(&tag("i")).unwrap().is_none());
-    assert!(store.find_layer(&layer().digest()).unwrap().is_none());
+    assert!(store.find_layer(&pieces()[0].digest()).unwrap().is_none());
     assert_eq!(store.references().unwrap()[0].1.image, Some(manifest_of("i")), "it may have it mounted");
     scratch.assert_sound();
 }
@@ -167,7 +147,7 @@ const DAY: u64 = 86_400;
 #[test]
 fn content_that_no_image_names_stays_a_day() {
     let mut scratch = Scratch::new();
-    let (old, young) = (layer(), Piece::blob(b"young"));
+    let (old, young) = (pieces().remove(0), Piece::blob(b"young"));
     drop(scratch.put(&old));
     scratch.wait(DAY);
     drop(scratch.put(&young));
@@ -329,7 +309,7 @@ fn a_damaged_database_is_a_clear_error(#[case] damage: fn(&mut Vec<u8>)) {
         assert_eq!(kind(&error), "Open");
         assert_eq!(error.to_string(), format!("cannot open database {}", path.display()));
     }
-    assert!(image_file(scratch.dir.path()).exists());
+    assert!(erofs_file(scratch.dir.path()).exists());
 }
 
 /// A bit flips anywhere: an error, or the rows of the commit before; never a panic, and never wrong content.

@@ -11,7 +11,7 @@ use imagevol_api::oci::{Algorithm, Digest, Reference};
 use imagevol_base::{Digester, Holder};
 use imagevol_store::{
     Compression, ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerRecord, Limits, ManualClock, Report, Result,
-    Store, StoreError, Stored,
+    Store, StoreError, Stored, Usage,
 };
 use tempfile::TempDir;
 
@@ -98,6 +98,14 @@ pub(crate) fn assert_sound(store: &Store) -> Report {
     let bytes: u64 = files.iter().map(|path| path.metadata().unwrap().len()).sum();
     assert_eq!(store.usage().unwrap(), (bytes, files.len() as u64));
     report
+}
+
+/// Everything on disk is in one row of what takes space.
+pub(crate) fn assert_counted(store: &Store) -> Vec<Usage> {
+    let usage = store.disk_usage().unwrap();
+    let on_disk: u64 = files_below(store.state_dir()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert_eq!(usage.iter().map(|usage| usage.bytes).sum::<u64>(), on_disk, "{usage:?}");
+    usage
 }
 
 /// All files below the directories of content and images.
@@ -224,6 +232,17 @@ pub(crate) fn pull(store: &Store, name: &str, pieces: &[Piece]) -> ImageRecord {
     drop(leases);
     store.release(&command(0)).unwrap();
     image
+}
+
+/// Pulls a dozen images, of which some go again at once.
+pub(crate) fn come_and_go(store: &Store, goes: fn(u64) -> bool) {
+    for number in 0..12 {
+        let layer = Piece::archive(&small_tar(&format!("l{number}")), Compression::Zstd);
+        pull(store, &format!("i{number}"), &[layer]);
+        if goes(number) {
+            store.remove(&tag(&format!("i{number}"))).unwrap();
+        }
+    }
 }
 
 /// `name:1` and `name@digest`.
