@@ -38,6 +38,8 @@ pub(crate) struct Served {
     pub(crate) blobs: Vec<(Digest, u64)>,
     pub(crate) tree: Tree,
     pub(crate) fate: Fate,
+    /// What is served.
+    pub(crate) image: Image,
 }
 
 /// A registry that is filled as the test goes on.
@@ -145,7 +147,8 @@ impl Catalog {
             }
         }
         let blobs = image.layers.iter().map(|blob| (blob.digest.clone(), blob.bytes.len() as u64)).collect();
-        self.images.push(Served { reference, repository, digest: image.digest.clone(), blobs, tree, fate });
+        let (digest, image) = (image.digest.clone(), image.clone());
+        self.images.push(Served { reference, repository, digest, blobs, tree, fate, image });
         self.images.len() - 1
     }
 }

@@ -5,6 +5,8 @@
 
 // The attributes tell clippy that the helpers are tests as well.
 #[cfg(test)]
+mod arrivals;
+#[cfg(test)]
 mod catalog;
 #[cfg(test)]
 mod drain;
@@ -18,6 +20,8 @@ mod node;
 mod proof;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod repairs;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]

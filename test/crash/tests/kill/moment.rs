@@ -58,12 +58,13 @@ struct Pollable(Inotify);
 /// How often is looked at what cannot wake anybody.
 const LOOK: Duration = Duration::from_millis(1);
 /// Where files come and go, below the directory of everything. The first holds the databases.
-const PLACES: [&str; 9] = [
+const PLACES: [&str; 10] = [
     "state",
     "state/ingest",
     "state/blobs/sha256",
     "state/layers/sha256",
     "state/images/sha256",
+    "state/quarantine",
     "state/image_manager/pulling",
     "state/image_manager/pulled",
     "manifests",

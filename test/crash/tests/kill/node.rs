@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -78,6 +79,14 @@ impl Node {
         let Some(ran) = self.ask(arguments) else { return false };
         assert!(ran.ok, "{arguments:?}: {}\n{}", ran.stderr, self.daemon.log());
         true
+    }
+
+    /// The same, of a command that reads a file on its standard input.
+    pub(crate) fn acknowledges_reading(&self, file: &Path, arguments: &[&str]) -> bool {
+        let ran = self.daemon.ctl_command().args(arguments).stdin(File::open(file).unwrap()).output().unwrap();
+        let text = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success() || self.is_ending(), "{arguments:?}: {text}\n{}", self.daemon.log());
+        ran.status.success()
     }
 
     /// The items of a list.

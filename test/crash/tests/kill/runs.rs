@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use imagevol_test_support::daemon::own_mounts;
 use imagevol_test_support::registry::{Fault, Gate};
@@ -48,6 +49,15 @@ pub(crate) enum Operation {
     Collect,
     Pin(String),
     Unpin(String),
+    /// Imports a directory.
+    Import(PathBuf),
+    /// Imports the tar in a file on standard input.
+    ImportPiped(PathBuf),
+    Prefetch(String),
+    /// Ends a prefetch.
+    Forget(String),
+    /// Takes out of use what is corrupt.
+    Repair,
     /// Tries a failed pod again.
     Retry,
     Look,
@@ -107,6 +117,19 @@ impl Crash {
             proof::promises(&self.node, &self.world);
         }
         self.recover();
+    }
+
+    /// An operation that is killed over a disk that has lost bits: of the store nothing is proved before the next operation.
+    pub(crate) fn interrupt(&mut self, operation: Operation, moment: Moment) {
+        let before = self.pulls();
+        self.operate(vec![operation], moment, Signal::SIGKILL);
+        assert!(!self.node.daemon.terminate(), "{}", self.node.daemon.log());
+        self.tally.runs += 1;
+        self.classify(&before);
+        proof::promises(&self.node, &self.world);
+        self.node.start();
+        self.tally.recoveries += 1;
+        proof::restarted(&self.node, &mut self.world, &self.events);
     }
 
     /// An operation that nothing interrupts.
@@ -301,6 +324,11 @@ impl Operation {
             Self::Collect => drop(node.acknowledges(&["gc", "--all"])),
             Self::Pin(reference) => drop(node.acknowledges(&["pin", &reference])),
             Self::Unpin(reference) => drop(node.acknowledges(&["unpin", &reference])),
+            Self::Import(dir) => drop(node.acknowledges(&["import", "-q", dir.to_str().unwrap()])),
+            Self::ImportPiped(file) => drop(node.acknowledges_reading(&file, &["import", "-q", "-"])),
+            Self::Prefetch(reference) => drop(node.acknowledges(&["prefetch", "-q", &reference])),
+            Self::Forget(reference) => drop(node.acknowledges(&["prefetch", "--forget", &reference])),
+            Self::Repair => drop(node.acknowledges(&["fsck", "--repair"])),
             Self::Retry => {
                 if let Some(name) = chosen(world, random, |pod| pod.bad && pod.presence == Presence::There) {
                     world.retry(node, &name);

@@ -13,23 +13,23 @@ use crate::random;
 use crate::runs::{Crash, Operation, Plan, say};
 
 /// A moment by its number.
-type Steps = fn(usize) -> Moment;
+pub(crate) type Steps = fn(usize) -> Moment;
 /// Where a pull is held.
 type Place = fn(&Served) -> (String, Fault, Gate);
 
-fn plan(operation: Operation, moment: Moment) -> Plan {
+pub(crate) fn plan(operation: Operation, moment: Moment) -> Plan {
     Plan { operations: vec![operation], moment, signal: Signal::SIGKILL, gate: None, again: Vec::new() }
 }
 
 /// A pod with an image of layers and an artifact, both new.
-fn apply(crash: &mut Crash) -> (usize, Operation) {
+pub(crate) fn apply(crash: &mut Crash) -> (usize, Operation) {
     let image = crash.catalog.make_image(&mut crash.random, Fate::Good);
     let artifact = crash.catalog.make_artifact(&mut crash.random, Fate::Good);
     let pod = crash.world.make_pod(&mut crash.random, &crash.catalog, &[image, artifact]);
     (artifact, Operation::Apply(Box::new(pod)))
 }
 
-fn begin(what: &str) -> Option<Crash> {
+pub(crate) fn begin(what: &str) -> Option<Crash> {
     if !own_mounts(what) {
         return None;
     }
@@ -94,7 +94,7 @@ fn mixed(crash: &mut Crash) -> (Served, Served) {
     (needless, pinned)
 }
 
-fn digests(crash: &Crash) -> BTreeSet<String> {
+pub(crate) fn digests(crash: &Crash) -> BTreeSet<String> {
     let images = crash.node.items(&["images"]).into_iter();
     images.map(|image| image["id"].as_str().unwrap().to_owned()).collect()
 }
