@@ -1,5 +1,6 @@
 //! Errors of registry, store and kernel in the words of the image service: one line that says the whole chain.
 
+use imagevol_api::oci::{Digest, Reference};
 use imagevol_cri::ImageServiceError;
 use imagevol_layout::LayoutError;
 use imagevol_mount::MountError;
@@ -90,6 +91,21 @@ pub(crate) fn of_layout(error: &LayoutError) -> ImageServiceError {
 
 pub(crate) fn of_plan(error: &PlanError) -> ImageServiceError {
     ImageServiceError::Invalid { message: chain(error) }
+}
+
+/// What is wrong with the bytes that came for a layer or a file of an artifact. Says which, and that nothing of them is kept.
+pub(crate) fn content_of(layer: &Digest, error: &StoreError) -> ImageServiceError {
+    ImageServiceError::Invalid { message: format!("layer {layer}: {}; it is not stored", chain(error)) }
+}
+
+/// Says whose content is wrong: whoever reads of it in a pod's status sees the one line alone. Other errors name what they are about.
+pub(crate) fn of_image(reference: &Reference, error: ImageServiceError) -> ImageServiceError {
+    match error {
+        ImageServiceError::Invalid { message } => {
+            ImageServiceError::Invalid { message: format!("image {reference}: {message}") }
+        }
+        other => other,
+    }
 }
 
 pub(crate) fn of_mount(error: &MountError) -> ImageServiceError {

@@ -12,7 +12,7 @@ use imagevol_store::{Compression, ContentKey, Form, Ingest, Store, StoreError, S
 
 use crate::chunks::{Sender, channel};
 use crate::downloads::{Download, Downloads};
-use crate::error::{of_registry, of_store, of_task};
+use crate::error::{content_of, of_registry, of_store, of_task};
 use crate::plan::LayerPlan;
 use crate::right::Right;
 
@@ -131,7 +131,7 @@ impl Fetch {
             }
             other => other,
         };
-        stored.map(Arc::new).map_err(|failure| self.error(failure.into()))
+        stored.map(Arc::new).map_err(|failure| self.error(failure.of_layer(&self.layer.descriptor.digest)))
     }
 
     /// An error of this fetch.
@@ -234,11 +234,12 @@ impl From<ImageServiceError> for Failure {
     }
 }
 
-impl From<Failure> for ImageServiceError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Step(error) => error,
-            Failure::Content { error, .. } => of_store(&error),
+impl Failure {
+    fn of_layer(self, layer: &Digest) -> ImageServiceError {
+        match self {
+            Self::Step(error) => error,
+            Self::Content { error, .. } if error.is_content() => content_of(layer, &error),
+            Self::Content { error, .. } => of_store(&error),
         }
     }
 }

@@ -12,7 +12,7 @@ use imagevol_store::{ContentKey, Form, ImageKind, ImageName, ImageRecord, LayerR
 
 use crate::EmbeddedImageService;
 use crate::config::Config;
-use crate::error::{of_plan, of_registry, of_store};
+use crate::error::{of_image, of_plan, of_registry, of_store};
 use crate::layers::Layer;
 use crate::plan::plan;
 use crate::right::{Proofs, Right};
@@ -52,7 +52,7 @@ impl EmbeddedImageService {
         let _shown = self.pulls.show(reference.to_string(), progress.clone());
         let resolved = self.registry.resolve(reference, platform.unwrap_or(&self.platform), credential).await;
         let resolved = Arc::new(resolved.map_err(|error| of_registry(&error))?);
-        check_sizes(&resolved.manifest, self.limits)?;
+        check_sizes(&resolved.manifest, self.limits).map_err(|error| of_image(reference, error))?;
         let digests = (&resolved.root_digest, &resolved.manifest_digest);
         let wanted = Wanted { names: names(reference, digests, platform), holder: holder.clone() };
         if let Some(image) = self.commit_known(&resolved, &wanted).await? {
@@ -61,8 +61,9 @@ impl EmbeddedImageService {
         let right = Right { reference: resolved.reference.clone(), credential: credential.clone() };
         let proofs = Proofs::new(right, &self.proofs);
         let (metadata, config) = self.fetch_metadata(&resolved, &proofs).await?;
-        let plans = plan(&resolved.manifest, &config).map_err(|error| of_plan(&error))?;
-        let layers = self.fetch_layers(&proofs, plans, progress).await?;
+        let plans = plan(&resolved.manifest, &config).map_err(|error| of_image(reference, of_plan(&error)))?;
+        let layers = self.fetch_layers(&proofs, plans, progress).await;
+        let layers = layers.map_err(|error| of_image(reference, error))?;
         let image = self.commit(record(&resolved.manifest_digest, &resolved.manifest, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
         drop((metadata, layers));
@@ -133,7 +134,7 @@ pub(crate) fn check_sizes(manifest: &Manifest, limits: Limits) -> Result<()> {
         return too_large(&format!("layer {}", layer.digest), layer.size, limits.max_blob_bytes);
     }
     let total = manifest.layers.iter().fold(0_u64, |total, layer| total.saturating_add(layer.size));
-    if total > limits.max_image_bytes { too_large("image", total, limits.max_image_bytes) } else { Ok(()) }
+    if total > limits.max_image_bytes { too_large("it", total, limits.max_image_bytes) } else { Ok(()) }
 }
 
 /// What will lead to the image: the tag that was asked for, and the digests that it stood for, of the root and of the manifest. Tag and

@@ -90,10 +90,41 @@ async fn content_that_is_not_what_its_digest_says_is_refused_and_not_kept() {
         registry.faults().always(&format!("{}", image.layers[0].digest), Fault::Corrupt(40));
         let error = node.pull(&reference, &volume("a")).await.unwrap_err();
         assert!(matches!(error, ImageServiceError::Invalid { .. }), "{name}: {error:?}");
-        assert!(error.to_string().contains("does not match its digest"), "{name}: {error}");
+        let (error, layer) = (error.to_string(), &image.layers[0].digest);
+        let expected = format!(
+            "image {reference}: layer {layer}: content does not match its digest: expected {layer}, got sha256:"
+        );
+        assert!(error.starts_with(&expected) && error.ends_with("; it is not stored"), "{name}: {error}");
     }
     assert_eq!(node.ingest(), Vec::<String>::new());
     assert_eq!(node.service.list().await.unwrap(), []);
+    node.assert_sound();
+}
+
+/// Whoever reads of it in a pod's status sees the one line, and has to find the image, the layer and the file by it.
+#[tokio::test]
+async fn what_is_wrong_with_an_image_names_it_and_the_layer() {
+    let (node, registry) = (Node::new(), FakeRegistry::start().await);
+    let nameless = LayerBuilder::new().file("fine", "1").file("dir/.wh..", "").gzip();
+    let cut = {
+        let whole = LayerBuilder::new().file("f", vec![1; 100_000]).plain().blob.bytes;
+        Blob::new("application/vnd.oci.image.layer.v1.tar", whole.slice(..50_000))
+    };
+    for (name, image, wrong) in [
+        ("nameless", ImageBuilder::new().layer(nameless).build(), "dir/.wh.."),
+        ("cut", ImageBuilder::artifact("application/vnd.test").blob(cut).build(), "cut off"),
+    ] {
+        let reference = registry.push(&format!("team/{name}"), "v1", &image);
+        let error = node.pull(&reference, &volume("a")).await.unwrap_err().to_string();
+        let layer = format!("layer {}", image.layers[0].digest);
+        assert!(error.starts_with(&format!("image {reference}: {layer}")), "{name}: {error}");
+        assert!(error.contains(wrong), "{name}: {error}");
+    }
+    let image = artifact(vec![1; 1000]);
+    let reference = registry.push("team/short", "v1", &image);
+    registry.faults().always("/blobs/", Fault::Overlong(1));
+    let error = node.pull(&reference, &volume("a")).await.unwrap_err().to_string();
+    assert!(error.contains(&reference) && error.contains(&image.layers[0].digest.to_string()), "{error}");
     node.assert_sound();
 }
 
@@ -124,6 +155,7 @@ async fn a_layer_that_unpacks_to_more_than_is_allowed_is_refused() {
     let reference = registry.push("team/bomb", "v1", &ImageBuilder::new().layer(bomb).build());
     let error = node.pull(&reference, &volume("a")).await.unwrap_err();
     assert!(matches!(error, ImageServiceError::Invalid { .. }), "{error:?}");
+    assert!(error.to_string().starts_with(&format!("image {reference}: layer sha256:")), "{error}");
     assert_eq!(node.ingest(), Vec::<String>::new());
     node.assert_sound();
 }
