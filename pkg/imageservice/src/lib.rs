@@ -18,6 +18,7 @@ mod fetch;
 mod import;
 mod integrity;
 mod layers;
+mod patience;
 mod per_key;
 mod plan;
 mod pull;
