@@ -139,8 +139,8 @@ async fn layers_that_are_small_each_are_stopped_together() {
     node.pull(&fits, &volume("a")).await.unwrap();
     let bomb = registry.push("team/bomb", "v1", &image(&["a", "b", "c"]));
     let error = node.pull(&bomb, &volume("b")).await.unwrap_err();
-    let text = "layers of the image unpack to more than 2.5 MiB (limits.maxImageBytes)";
-    assert_eq!(error, ImageServiceError::Invalid { message: text.to_owned() });
+    let message = format!("image {bomb}: layers of the image unpack to more than 2.5 MiB (limits.maxImageBytes)");
+    assert_eq!(error, ImageServiceError::Invalid { message });
     assert_eq!(node.service.list().await.unwrap().len(), 1);
     node.assert_sound();
 }
