@@ -13,6 +13,7 @@ mod collection;
 mod csi;
 mod csi_sanity;
 mod failure;
+mod full_disk;
 mod integrity;
 mod lab;
 mod lifetimes;
