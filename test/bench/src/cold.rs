@@ -37,10 +37,9 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     println!(
         "\nCold pull until a file is read. Of a peer: seconds, and how many times imagevol's; in brackets with a sync after both.\n"
     );
-    println!(
-        "| image | imagevol s | + sync s | x bound | bound s | skopeo+umoci | buildah | peak MB: anonymous | resident |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    let peers = Peer::ALL.map(Peer::name).join(" | ");
+    println!("| image | imagevol s | + sync s | x bound | bound s | {peers} | peak MB: anonymous | resident |");
+    println!("{}|", "|---".repeat(7 + Peer::ALL.len()));
     let mut stages = Vec::new();
     for name in wanted {
         let published = bench.publish(name)?;
@@ -115,14 +114,13 @@ impl Rounds {
             opponent.map_or_else(|| "-".to_owned(), |opponent| opponent.cell(&self.imagevol))
         };
         format!(
-            "| {} | {} | {} | **{}** | {} | {} | {} | {:.0} | {:.0} |",
+            "| {} | {} | {} | **{}** | {} | {} | {:.0} | {:.0} |",
             published.name,
             seconds(&times),
             seconds(&syncs),
             text(ratio(&times, &bounds), 2),
             seconds(&bounds),
-            column(Peer::SkopeoUmoci),
-            column(Peer::Buildah),
+            Peer::ALL.map(column).join(" | "),
             self.peak.anonymous,
             self.peak.resident,
         )

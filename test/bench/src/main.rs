@@ -6,6 +6,7 @@
 
 mod bounds;
 mod cold;
+mod containerd;
 mod images;
 mod kernel;
 mod memory;

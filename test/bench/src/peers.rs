@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use imagevol_test_support::daemon::Daemon;
 
+use crate::containerd::Containerd;
 use crate::images::Published;
 use crate::memory::{self, Peak};
 use crate::sample::timed;
@@ -22,6 +23,8 @@ pub(crate) enum Peer {
     SkopeoUmoci,
     /// `buildah pull`, `from` and `mount`: containers/storage, as podman and CRI-O use it.
     Buildah,
+    /// `ctr images pull` and `mount` with a containerd of its own, which runs already, as imagevol's daemon does.
+    Containerd,
 }
 
 /// One pull.
@@ -53,12 +56,13 @@ pub(crate) fn imagevol(published: &Published) -> Result<(Pull, Peak)> {
 // === impl Peer ===
 
 impl Peer {
-    pub(crate) const ALL: [Self; 2] = [Self::SkopeoUmoci, Self::Buildah];
+    pub(crate) const ALL: [Self; 3] = [Self::SkopeoUmoci, Self::Buildah, Self::Containerd];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::SkopeoUmoci => "skopeo+umoci",
             Self::Buildah => "buildah",
+            Self::Containerd => "containerd",
         }
     }
 
@@ -66,23 +70,34 @@ impl Peer {
         match self {
             Self::SkopeoUmoci => &["skopeo", "umoci"],
             Self::Buildah => &["buildah"],
+            Self::Containerd => &["containerd", "ctr"],
         }
     }
 
     /// One pull into an empty directory, in which everything stays: ext4 is slow for minutes after many deletions.
     pub(crate) fn pull(self, published: &Published, dir: &Path) -> Result<Pull> {
         std::fs::create_dir_all(dir).context("make a directory")?;
+        let pull = self.ready(published, dir)?;
         sync(dir)?;
-        let (time, result) = timed(|| match self {
-            Self::SkopeoUmoci => skopeo_umoci(published, dir),
-            Self::Buildah => buildah(published, dir),
-        });
+        let (time, result) = timed(&pull);
         let (sync, synced) = timed(|| sync(dir));
         if self == Self::Buildah {
             // Of no interest when it was never mounted.
             run(buildah_command(dir).args(["umount", "--all"])).unwrap_or_default();
         }
         result.and(synced).map(|()| Pull { time, sync })
+    }
+
+    /// The pull, once whatever must run for it runs; that ends with what is returned.
+    fn ready<'a>(self, published: &'a Published, dir: &'a Path) -> Result<Box<dyn Fn() -> Result<()> + 'a>> {
+        Ok(match self {
+            Self::SkopeoUmoci => Box::new(|| skopeo_umoci(published, dir)),
+            Self::Buildah => Box::new(|| buildah(published, dir)),
+            Self::Containerd => {
+                let containerd = Containerd::start(dir)?;
+                Box::new(move || containerd.pull(published))
+            }
+        })
     }
 }
 
