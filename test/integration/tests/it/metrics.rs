@@ -39,6 +39,8 @@ fn metrics_count_what_happened() {
     assert_eq!(sample(&page, "kubelet_image_volume_requested_total"), 4);
     assert_eq!(sample(&page, "kubelet_image_volume_mounted_succeed_total"), 3);
     assert_eq!(sample(&page, "kubelet_image_volume_mounted_errors_total"), 0);
+    assert_eq!(sample(&page, "imagevol_mounted_volumes"), 3);
+    assert!(sample(&page, "imagevol_store_bytes{kind=\"database\"}") > 0);
     assert_eq!(sample(&page, "kubelet_image_pull_duration_seconds_count{image_size_in_bytes=\"0-10MB\"}"), 2);
     assert_eq!(sample(&page, "kubelet_imagemanager_ondisk_pulledrecords"), 1);
     assert_eq!(sample(&page, "kubelet_imagemanager_ondisk_pullintents"), 0);
