@@ -100,12 +100,8 @@ pub(crate) fn content_of(layer: &Digest, error: &StoreError) -> ImageServiceErro
 
 /// Says whose content is wrong: whoever reads of it in a pod's status sees the one line alone. Other errors name what they are about.
 pub(crate) fn of_image(reference: &Reference, error: ImageServiceError) -> ImageServiceError {
-    match error {
-        ImageServiceError::Invalid { message } => {
-            ImageServiceError::Invalid { message: format!("image {reference}: {message}") }
-        }
-        other => other,
-    }
+    let ImageServiceError::Invalid { message } = error else { return error };
+    ImageServiceError::Invalid { message: format!("image {reference}: {message}") }
 }
 
 pub(crate) fn of_mount(error: &MountError) -> ImageServiceError {

@@ -132,7 +132,7 @@ impl Watched {
         let path = self.store.path.display();
         match silent {
             Silent::Now => {
-                tracing::warn!(%path, "additional image store does not answer; it is asked again later, and goes without for now")
+                tracing::warn!(%path, "additional image store does not answer; it is gone without, and asked again later");
             }
             Silent::Still => tracing::debug!(%path, "additional image store has not answered, and is left alone"),
         }

@@ -231,7 +231,7 @@ impl Failure {
     fn of_layer(self, layer: &Digest) -> ImageServiceError {
         match self {
             Self::Store(error) if error.is_content() => content_of(layer, &error),
-            other => other.into(),
+            other @ (Self::Layout(_) | Self::Store(_) | Self::Silent) => other.into(),
         }
     }
 }
