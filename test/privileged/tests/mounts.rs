@@ -147,7 +147,9 @@ fn what_somebody_else_unmounts_is_mounted_again(#[values("erofs", "erofs-loop")]
     assert!(staged(&node.daemon).is_some());
 
     let mounts = node.daemon.mounts();
-    mounts.iter().for_each(|at| unmount(at));
+    for at in &mounts {
+        unmount(at);
+    }
     node.wait_until("all is mounted again", || node.daemon.mounts().len() == mounts.len());
     assert_eq!(fs::read_to_string(late.join("dir/file")).unwrap(), "2");
     node.assert_sound();
