@@ -89,10 +89,13 @@ fn image_layer(descriptor: &Descriptor, diff_id: Digest) -> Result<LayerPlan, Pl
     Ok(LayerPlan { descriptor: descriptor.clone(), form, title: None })
 }
 
-/// A tar is unpacked, anything else is a file. A layer that its maker marked as a packed directory is unpacked by what it holds.
+/// A tar is unpacked, anything else is a file, and so is a file that ORAS calls a tar. A layer that its maker marked as a packed directory
+/// is unpacked by what it holds.
 fn artifact_layer(descriptor: &Descriptor) -> Result<LayerPlan, PlanError> {
     let unpack = if artifact::is_marked_for_unpacking(&descriptor.annotations) {
         Some(Compression::of_media_type(&descriptor.media_type).unwrap_or(Compression::Detect))
+    } else if artifact::is_untyped_file(&descriptor.media_type, &descriptor.annotations) {
+        None
     } else if artifact::is_tar_media_type(&descriptor.media_type) {
         Compression::of_media_type(&descriptor.media_type)
     } else {

@@ -17,6 +17,10 @@ const TITLE_KEYS: [&str; 3] = ["org.opencontainers.image.title", "org.cncf.model
 /// ORAS' mark on a layer that is a directory packed as a tar, whose entries already begin with the title.
 const UNPACK_KEY: &str = "io.deis.oras.content.unpack";
 
+/// The type that ORAS gives a file whose type its user does not name, whatever is in it (oras-go, `content/file/file.go`,
+/// `defaultBlobMediaType`).
+const UNTYPED_FILE: &str = "application/vnd.oci.image.layer.v1.tar";
+
 /// Mode of a blob's file: artifacts have no modes, and what is mounted is read-only.
 const FILE_MODE: u16 = 0o444;
 
@@ -80,6 +84,14 @@ pub fn title_for(annotations: &BTreeMap<String, String>, digest: &str) -> Result
 /// Whether ORAS marked the layer as a packed directory, to be unpacked at the root.
 pub fn is_marked_for_unpacking(annotations: &BTreeMap<String, String>) -> bool {
     annotations.get(UNPACK_KEY).is_some_and(|value| value == "true")
+}
+
+/// Whether a layer, not marked for unpacking, is a file that has a tar's type only since ORAS calls every file so. One whose name ends in
+/// `.tar` is taken at its word.
+pub fn is_untyped_file(media_type: &str, annotations: &BTreeMap<String, String>) -> bool {
+    let [title, ..] = TITLE_KEYS;
+    media_type == UNTYPED_FILE
+        && annotations.get(title).is_some_and(|title| !title.is_empty() && !title.ends_with(".tar"))
 }
 
 /// Whether a media type says that the blob is a tar, plain or compressed: OCI and Docker layers, model-spec layers, `application/x-tar`

@@ -60,6 +60,7 @@ fn layers_are_held_against_the_diff_ids_in_their_order() {
 #[case::titled("text/plain", &[("org.opencontainers.image.title", "a/b")], Form::Blob, Some("a/b"))]
 #[case::untitled("text/plain", &[], Form::Blob, None)]
 #[case::tar(OCI_GZIP, &[], Form::Layer { compression: Compression::Gzip, diff_id: None }, None)]
+#[case::file_of_oras("application/vnd.oci.image.layer.v1.tar", &[("org.opencontainers.image.title", "a")], Form::Blob, Some("a"))]
 #[case::titled_tar(OCI_GZIP, &[("org.opencontainers.image.title", "a")], Form::Layer { compression: Compression::Gzip, diff_id: None }, None)]
 #[case::marked("application/octet-stream", &[("io.deis.oras.content.unpack", "true"), ("org.opencontainers.image.title", "a")], Form::Layer { compression: Compression::Detect, diff_id: None }, None)]
 #[case::not_marked("application/octet-stream", &[("io.deis.oras.content.unpack", "false"), ("org.opencontainers.image.title", "a")], Form::Blob, Some("a"))]

@@ -155,3 +155,16 @@ fn unpacking_is_marked_by_the_word_true() {
     assert!(marked("true"));
     assert!(!marked("false") && !marked("1") && !is_marked_for_unpacking(&BTreeMap::new()));
 }
+
+#[rstest]
+#[case::of_oras("application/vnd.oci.image.layer.v1.tar", "hello.txt", true)]
+#[case::with_directories("application/vnd.oci.image.layer.v1.tar", "dir/model.safetensors", true)]
+#[case::a_tar_by_name("application/vnd.oci.image.layer.v1.tar", "data.tar", false)]
+#[case::no_title("application/vnd.oci.image.layer.v1.tar", "", false)]
+#[case::a_packed_directory("application/vnd.oci.image.layer.v1.tar+gzip", "data", false)]
+#[case::a_tar_of_somebody_else("application/vnd.cncf.model.weight.v1.tar", "data", false)]
+fn files_that_oras_calls_tars(#[case] media_type: &str, #[case] title: &str, #[case] is_file: bool) {
+    let annotations = BTreeMap::from([("org.opencontainers.image.title".to_owned(), title.to_owned())]);
+    assert_eq!(is_untyped_file(media_type, &annotations), is_file);
+    assert!(!is_untyped_file(media_type, &BTreeMap::new()));
+}
