@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use imagevol_erofs::{Attributes, Content, Extent, Node, NodeId, Tree};
 
@@ -90,8 +91,7 @@ pub fn is_marked_for_unpacking(annotations: &BTreeMap<String, String>) -> bool {
 /// `.tar` is taken at its word.
 pub fn is_untyped_file(media_type: &str, annotations: &BTreeMap<String, String>) -> bool {
     let [title, ..] = TITLE_KEYS;
-    media_type == UNTYPED_FILE
-        && annotations.get(title).is_some_and(|title| !title.is_empty() && !title.ends_with(".tar"))
+    media_type == UNTYPED_FILE && annotations.get(title).is_some_and(|title| !title.is_empty() && !is_tar_name(title))
 }
 
 /// Whether a media type says that the blob is a tar, plain or compressed: OCI and Docker layers, model-spec layers, `application/x-tar`
@@ -143,6 +143,10 @@ impl fmt::Display for Title {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0.shown(), f)
     }
+}
+
+fn is_tar_name(title: &str) -> bool {
+    Path::new(title).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
 }
 
 fn add_file(merger: &mut Merger, title: &Title, size: u64, device: u16) -> Result<()> {
