@@ -69,8 +69,7 @@ pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
     } else if matches!(error, StoreError::NoImage(_)) {
         ImageServiceError::NotFound { message }
     } else if error.is_no_space() {
-        let hint = "remove other files, or images that nobody needs";
-        ImageServiceError::NoRoom { message: format!("not enough disk space: {message}; {hint}") }
+        no_room(&message)
     } else if error.is_content() {
         ImageServiceError::Invalid { message }
     } else {
@@ -78,10 +77,15 @@ pub(crate) fn of_store(error: &StoreError) -> ImageServiceError {
     }
 }
 
+fn no_room(message: &str) -> ImageServiceError {
+    let hint = "remove other files, or images that nobody needs";
+    ImageServiceError::NoRoom { message: format!("not enough disk space: {message}; {hint}") }
+}
+
 pub(crate) fn of_layout(error: &LayoutError) -> ImageServiceError {
     let message = chain(error);
     if error.is_full() {
-        ImageServiceError::NoRoom { message }
+        no_room(&message)
     } else if error.is_content() {
         ImageServiceError::Invalid { message }
     } else {

@@ -1,9 +1,6 @@
 //! Import: an archive that comes in as a stream is kept beside the downloads, and its images are then taken like those of any layout.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::io::BufRead;
 use std::sync::Arc;
 
 use imagevol_api::oci::{Digest, Reference};
@@ -15,13 +12,6 @@ use imagevol_store::{ImageName, ImageRecord, Spool, Store};
 use crate::EmbeddedImageService;
 use crate::error::{of_layout, of_store};
 use crate::pull::{Wanted, names};
-
-/// The archive in its directory, where fsck finds the bytes of what is unfinished.
-const FILE: &str = "data";
-/// Files of the store are for root only.
-const FILE_MODE: u32 = 0o600;
-/// How often it is looked whether there is room.
-const LOOK_EVERY: u64 = 64 << 20;
 
 /// What is to become of the images of an archive.
 #[derive(Debug, Clone, Default)]
@@ -49,14 +39,6 @@ pub struct Kept {
     _spool: Spool,
 }
 
-/// Writes to a file while there is room on its file system for what the node needs besides.
-struct Guarded {
-    file: File,
-    dir: PathBuf,
-    reserve: u64,
-    unlooked: u64,
-}
-
 impl EmbeddedImageService {
     /// Keeps an archive as it comes: an OCI layout or a docker archive, plain or compressed.
     ///
@@ -64,8 +46,7 @@ impl EmbeddedImageService {
     pub async fn keep_archive(&self, source: impl BufRead + Send + 'static) -> Result<Kept> {
         let (store, limits) = (self.store.clone(), self.registry.limits());
         let archive = ArchiveLimits { max_bytes: self.limits.max_image_bytes };
-        let reserve = self.store.limits().min_free_bytes;
-        imagevol_base::blocking(move || keep(&store, source, (archive, limits), reserve)).await
+        imagevol_base::blocking(move || keep(&store, source, archive, limits)).await
     }
 
     /// Imports every image of an archive for this node's platform, and tells of each. What was imported before an error stays.
@@ -112,23 +93,14 @@ impl EmbeddedImageService {
     }
 }
 
-fn keep(store: &Store, source: impl BufRead, (archive, limits): (ArchiveLimits, Limits), reserve: u64) -> Result<Kept> {
+fn keep(store: &Store, source: impl BufRead, archive: ArchiveLimits, limits: Limits) -> Result<Kept> {
     let spool = store.spool().map_err(|error| of_store(&error))?;
-    let layout = read(&spool, source, (archive, limits), reserve).map_err(|error| of_layout(&error))?;
+    let layout = read(&spool, source, archive, limits).map_err(|error| of_layout(&error))?;
     Ok(Kept { layout: Arc::new(layout), _spool: spool })
 }
 
-fn read(
-    spool: &Spool,
-    source: impl BufRead,
-    (archive, limits): (ArchiveLimits, Limits),
-    reserve: u64,
-) -> Result<Layout, LayoutError> {
-    let mut options = OpenOptions::new();
-    options.create_new(true).read(true).write(true).mode(FILE_MODE);
-    let file = options.open(spool.dir().join(FILE)).map_err(LayoutError::Keep)?;
-    let reader = file.try_clone().map_err(LayoutError::Keep)?;
-    let mut out = Guarded { file, dir: spool.dir().to_owned(), reserve, unlooked: LOOK_EVERY };
+fn read(spool: &Spool, source: impl BufRead, archive: ArchiveLimits, limits: Limits) -> Result<Layout, LayoutError> {
+    let (mut out, reader) = spool.file().map_err(LayoutError::Keep)?;
     Layout::of_archive(Archive::keep(source, &mut out, reader, archive)?, limits)
 }
 
@@ -147,34 +119,5 @@ fn check_count(images: usize, import: &Import) -> Result<()> {
             invalid(format!("the archive has {several} images, which cannot all have one name"))
         }
         _ => Ok(()),
-    }
-}
-
-// === impl Guarded ===
-
-impl Guarded {
-    fn look(&self) -> io::Result<()> {
-        let available = imagevol_mount::filesystem(&self.dir).map_err(io::Error::other)?.available;
-        if available > self.reserve.saturating_add(LOOK_EVERY) {
-            return Ok(());
-        }
-        let message = format!("{available} bytes are free, and {} must stay so", self.reserve);
-        Err(io::Error::new(io::ErrorKind::StorageFull, message))
-    }
-}
-
-impl Write for Guarded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.unlooked >= LOOK_EVERY {
-            self.look()?;
-            self.unlooked = 0;
-        }
-        let count = self.file.write(bytes)?;
-        self.unlooked += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }

@@ -170,7 +170,7 @@ impl LayoutError {
 
     /// Whether the node's disk has no room for an archive.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Keep(error) if error.kind() == io::ErrorKind::StorageFull)
+        matches!(self, Self::Keep(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
     pub(crate) fn is_absent(&self) -> bool {

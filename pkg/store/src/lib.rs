@@ -88,7 +88,7 @@ pub use quarantine::{Quarantined, Remedy, StaleImage, StaleMounts};
 pub use references::{ImageName, Reference};
 pub use room::Space;
 pub use scrub::ScrubPosition;
-pub use spool::Spool;
+pub use spool::{Spool, SpoolFile};
 pub use store::{Limits, Store};
 pub use terms::{Terms, Until};
 pub use uses::{Moment, Use};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::ops::Deref;
 use std::path::Path;
 
 use imagevol_api::oci::Digest;
@@ -15,7 +16,7 @@ use crate::{Result, StoreError, durable};
 
 /// How full the disk is looked at each time that so much was written. Eight downloads at once, the default, are then at most half of
 /// the default `limits.minFreeBytes` beyond it.
-pub(crate) const LOOK_EVERY: u64 = 4 << 20;
+const LOOK_EVERY: u64 = 4 << 20;
 
 /// Of so many looks one is at the quota too, which reads all rows: each 16 MiB.
 const LOOKS_AT_QUOTA: u64 = 4;
@@ -27,6 +28,16 @@ pub struct Space {
     pub available: u64,
     /// What content and images take. Downloads under way are not in it.
     pub stored: u64,
+}
+
+/// Who asks whether there is room, again and again while something is written.
+#[derive(Debug)]
+pub(crate) struct Lookout<S> {
+    store: S,
+    /// How often he has asked.
+    looks: u64,
+    /// After how many more bytes he asks again.
+    left: u64,
 }
 
 // === impl Store ===
@@ -77,7 +88,7 @@ impl Inner {
 
     /// For a download that has unpacked more than anybody could know before: the rest of the node needs the disk too. `look` counts
     /// how often it has asked: what all images take is added up more seldom. `unpacked` is what it has come to.
-    pub(crate) fn check_room(&self, look: u64, unpacked: u64) -> Result<()> {
+    fn check_room(&self, look: u64, unpacked: u64) -> Result<()> {
         let Limits { min_free_bytes: kept, max_store_bytes: limit, .. } = self.limits;
         let free = if kept > 0 { self.available()? } else { u64::MAX };
         if free < kept {
@@ -96,5 +107,25 @@ impl Inner {
         let downloads = durable::entries(&self.layout.ingest_dir())?;
         let lengths = downloads.iter().map(|dir| Ok(durable::length(&dir.join("data"))?.unwrap_or(0)));
         lengths.sum()
+    }
+}
+
+// === impl Lookout ===
+
+impl<S: Deref<Target = Inner>> Lookout<S> {
+    /// Asks for the first time before the first byte.
+    pub(crate) fn of(store: S) -> Self {
+        Self { store, looks: 0, left: 0 }
+    }
+
+    /// Is told of each write before it is done; `size` is what will have been written then.
+    pub(crate) fn before(&mut self, coming: u64, size: u64) -> Result<()> {
+        if self.left < coming {
+            self.store.check_room(self.looks, size)?;
+            self.looks += 1;
+            self.left = LOOK_EVERY;
+        }
+        self.left = self.left.saturating_sub(coming);
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use imagevol_api::oci::Digest;
 use imagevol_base::Digester;
 use imagevol_layer::{LayerIndex, Parser};
 
-use crate::room::LOOK_EVERY;
+use crate::room::Lookout;
 use crate::store::Inner;
 use crate::{Limits, Result, StoreError};
 
@@ -18,16 +18,7 @@ pub(crate) struct Sink<'a> {
     path: &'a Path,
     size: u64,
     tar: Option<Tar>,
-    room: Option<Lookout<'a>>,
-}
-
-/// Who is asked whether there is room.
-struct Lookout<'a> {
-    store: &'a Inner,
-    /// How often he was.
-    looks: u64,
-    /// After how many more bytes he is again.
-    left: u64,
+    room: Option<Lookout<&'a Inner>>,
 }
 
 /// What a layer's bytes are held against.
@@ -68,7 +59,7 @@ impl<'a> Sink<'a> {
 
     /// Asks the store for room again and again while it writes.
     pub(crate) fn looking(self, store: &'a Inner) -> Self {
-        Self { room: Some(Lookout { store, looks: 0, left: 0 }), ..self }
+        Self { room: Some(Lookout::of(store)), ..self }
     }
 
     /// Takes bytes that are on disk already, from an earlier try.
@@ -87,21 +78,12 @@ impl<'a> Sink<'a> {
     /// Takes new bytes. They reach the file last, so that what is refused is not written.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.replay(bytes)?;
-        self.look_for_room(bytes.len() as u64)?;
+        if let Some(lookout) = &mut self.room {
+            lookout.before(bytes.len() as u64, self.size)?;
+        }
         // Killed here: what a blob or a plain tar has so far is gone on with; of a compressed layer it is of no use, and start
         // deletes it.
         self.file.write_all(bytes).map_err(StoreError::io("write", self.path))
-    }
-
-    fn look_for_room(&mut self, coming: u64) -> Result<()> {
-        let Some(lookout) = &mut self.room else { return Ok(()) };
-        if lookout.left < coming {
-            lookout.store.check_room(lookout.looks, self.size)?;
-            lookout.looks += 1;
-            lookout.left = LOOK_EVERY;
-        }
-        lookout.left = lookout.left.saturating_sub(coming);
-        Ok(())
     }
 
     /// Bytes in the file; and of a layer what it holds.
