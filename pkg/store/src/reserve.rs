@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::store::Inner;
+use crate::store::{Inner, Store};
 use crate::{Result, StoreError, durable};
 
 /// Bytes kept back: more than the pages that one transaction of removals writes.
@@ -28,6 +28,23 @@ pub(crate) struct Reserve(Mutex<()>);
 impl Reserve {
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Does something on a full disk that writes a little below the state directory and removes it again, in the room of the reserve.
+    ///
+    /// Killed meanwhile: no reserve, which the next start makes again if there is room.
+    pub fn lending_reserve<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        let done = {
+            let _only = self.inner.reserve.lock();
+            durable::remove_file(&self.inner.layout.reserve())?;
+            work()
+        };
+        self.inner.keep_reserve();
+        Ok(done)
     }
 }
 

@@ -19,7 +19,7 @@ use imagevol_images::{
     PullRate, PullSecrets, VerificationPolicy,
 };
 use imagevol_imageservice::{AdditionalImageStore, Concurrency, EmbeddedImageService, SurvivorOf};
-use imagevol_mount::{Backend, Exec, Interface, NoBackend, Requested};
+use imagevol_mount::{Backend, Exec, Interface, NoBackend, ProbeReport, Requested};
 use imagevol_registry::{Platform, Proxies, Registry, RegistryConfig};
 use imagevol_store::Store;
 use imagevol_volume::{Host, ImagePlugin, Key, PluginManager};
@@ -77,9 +77,7 @@ fn open_now(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
     let store = Store::open(&config.state_dir, limits)
         .with_context(|| format!("cannot open the store in {}", config.state_dir.display()))?;
     let status = StatusDb::open(&config.state_dir.join("status.redb")).context("cannot open status.redb")?;
-    // In a directory of its own: killed in the middle, the probe's mount must not cover what lies in the run directory.
-    let scratch = config.run_dir.join("probe");
-    let report = imagevol_mount::probe(&config.state_dir, &scratch).context("cannot try to mount images")?;
+    let report = probe(config, &store).context("cannot try to mount images")?;
     tracing::debug!(?report, "probed the kernel");
     let requested = match config.image_backend {
         ImageBackend::Auto => Requested::Auto,
@@ -88,6 +86,20 @@ fn open_now(config: &ImagevolConfiguration) -> anyhow::Result<Opened> {
     };
     let backend = imagevol_mount::choose(requested, &report);
     Ok(Opened { store, status, backend })
+}
+
+/// The daemon must start on a full disk too: it is what removes images.
+fn probe(config: &ImagevolConfiguration, store: &Store) -> anyhow::Result<ProbeReport> {
+    // In a directory of its own: killed in the middle, the probe's mount must not cover what lies in the run directory.
+    let scratch = config.run_dir.join("probe");
+    let probe = || imagevol_mount::probe(&config.state_dir, &scratch);
+    match probe() {
+        Err(error) if error.is_no_space() => {
+            tracing::warn!("the disk is full: trying to mount images in the room of the reserve");
+            Ok(store.lending_reserve(probe)??)
+        }
+        report => Ok(report?),
+    }
 }
 
 pub(super) fn node_name(config: &ImagevolConfiguration) -> anyhow::Result<String> {

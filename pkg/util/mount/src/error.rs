@@ -153,6 +153,13 @@ impl MountError {
         Self::Kernel { op, at: at.to_owned(), kernel_log: Vec::new(), source: source.into() }
     }
 
+    /// Whether the disk is full, or as full as it may get.
+    pub fn is_no_space(&self) -> bool {
+        let is_full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        matches!(self, Self::Kernel { source, .. } if is_full(source))
+    }
+
     /// The error number of the system call that failed, where there is one.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {

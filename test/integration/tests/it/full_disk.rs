@@ -201,7 +201,7 @@ fn an_import_on_a_full_disk_leaves_nothing() {
     image("name", "imported").write_layout(&dir, "r.io/imported:1");
     node.fill(0);
     let ran = node.lab.daemon.ctl(["import", "-q", dir.to_str().unwrap()]);
-    assert!(!ran.ok && ran.stderr.contains("bytes are free"), "{}", ran.stderr);
+    assert!(!ran.ok && ran.stderr.contains("not enough disk space: ") && ran.stderr.contains(HINT), "{}", ran.stderr);
     node.assert_unharmed(&before);
 }
 
@@ -234,4 +234,18 @@ fn what_frees_space_works_on_a_full_disk() {
     assert!(node.lab.daemon.terminate());
     let fsck = node.lab.daemon.fsck_offline();
     assert!(fsck.ok, "{}{}", fsck.stdout, fsck.stderr);
+}
+
+#[test]
+fn a_daemon_starts_on_a_full_disk_and_frees_space() {
+    let Some(mut node) = Node::started("starts", "limits: {minFreeBytes: 0}") else { return };
+    let before = node.files();
+    let reference = node.registry.push("unneeded", "1", &image("name", "unneeded"));
+    node.lab.daemon.must(["pull", "-q", &reference]);
+    node.fill(0);
+    node.lab.daemon.kill();
+    node.lab.daemon.start();
+    assert_eq!(node.lab.read("runs", "volume", "name"), "content");
+    node.lab.daemon.must(["rmi", &reference]);
+    node.assert_unharmed(&before);
 }
