@@ -99,7 +99,9 @@ impl Node {
             None => Arc::new(control.clone()),
         };
         let mut metrics = Metrics::new();
-        cluster.iter().for_each(|cluster| metrics.show(cluster.metrics(&control)));
+        if let Some(cluster) = &cluster {
+            metrics.show(cluster.metrics(&control));
+        }
         metrics.show(scrub::metrics(&service));
         let counted = Arc::new(InstrumentedImageService::new((*service).clone(), metrics.operations.clone()));
         let images = parts::image_manager(config, &counted, secrets, &events, &metrics)?;

@@ -134,9 +134,7 @@ fn what_somebody_else_unmounts_is_mounted_again(#[values("erofs", "erofs-loop")]
     unmount(&whole);
     unmount(&part);
     assert!(!whole.join("dir/file").exists() && !part.join("file").exists());
-    node.wait_until("the volumes are mounted again", || {
-        whole.join("dir/file").exists() && part.join("file").exists()
-    });
+    node.wait_until("the volumes are mounted again", || whole.join("dir/file").exists() && part.join("file").exists());
     let logged = node.daemon.log().matches("somebody else has unmounted the volume").count();
     assert_eq!((fs::metadata(&whole).unwrap().dev(), logged), (device, 2), "{}", node.daemon.log());
 

@@ -49,7 +49,7 @@ impl Needs {
         match known {
             Known::Everybody => tracing::debug!("it is known who needs which image"),
             Known::Manifests => {
-                tracing::warn!("the API server or prefetch lists are not waited for before images are removed")
+                tracing::warn!("the API server or prefetch lists are not waited for before images are removed");
             }
             Known::Nobody => return,
         }
@@ -115,7 +115,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn manifests_are_waited_for_and_others_for_a_while() {
         assert_eq!(waited(Some(0), Some(0)).await, (Known::Everybody, Duration::ZERO));
-        assert_eq!(waited(Some(600), Some(0)).await, (Known::Everybody, Duration::from_mins(600)));
+        assert_eq!(waited(Some(600), Some(0)).await, (Known::Everybody, Duration::from_hours(10)));
         assert_eq!(waited(Some(0), None).await, (Known::Manifests, PATIENCE));
     }
 
