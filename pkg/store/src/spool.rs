@@ -107,6 +107,8 @@ fn as_io(error: StoreError) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
     use crate::Limits;
 
@@ -114,16 +116,16 @@ mod tests {
     fn a_spool_goes_with_its_value_or_with_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), Limits::default()).unwrap();
-        let (spool, forgotten) = (store.spool().unwrap(), store.spool().unwrap());
-        let (gone, left) = (spool.dir().to_owned(), forgotten.dir().to_owned());
-        std::fs::write(gone.join("archive"), "bytes").unwrap();
-        std::fs::write(left.join("archive"), "bytes").unwrap();
+        let spool = store.spool().unwrap();
+        let (gone, left) = (spool.dir().to_owned(), spool.dir().with_file_name("import-of-an-earlier-run"));
+        spool.file().unwrap().0.write_all(b"bytes").unwrap();
         store.expire().unwrap();
-        assert!(gone.join("archive").exists(), "an import under way is not stale");
+        assert_eq!(std::fs::read(gone.join(FILE)).unwrap(), b"bytes", "an import under way is not stale");
         drop(spool);
-        assert!(!gone.exists() && left.exists());
-        std::mem::forget(forgotten);
+        assert!(!gone.exists());
         drop(store);
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join(FILE), "bytes").unwrap();
         Store::open(dir.path(), Limits::default()).unwrap();
         assert!(!left.exists(), "what a kill left is deleted at start");
     }
