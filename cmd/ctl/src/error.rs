@@ -16,6 +16,9 @@ pub(crate) enum CommandError {
     /// A cluster could not be asked.
     #[error(transparent)]
     Kubectl(#[from] KubectlError),
+    /// There is no such pin.
+    #[error(transparent)]
+    NoPin(ClientError),
     /// The runtime could not be started.
     #[error("cannot start")]
     Runtime(#[source] io::Error),
@@ -276,6 +279,7 @@ impl CommandError {
                     text::line(pod)
                 ));
             }
+            Self::NoPin(_) => "`imagevol get pins` lists them",
             Self::Damaged { .. } => "`imagevol fsck --repair` repairs what it can",
             Self::SeveralSubPaths { .. } => "choose one with --index",
             Self::TimedOut { pod } | Self::PodFailed { pod, .. } => {
@@ -315,14 +319,15 @@ impl CommandError {
     /// The whole message: kubectl's own form for what the server refused, else `error:` with its causes; then the hint.
     /// It ends with a line end.
     pub(crate) fn report(&self, paint: Paint) -> String {
-        let mut report = if let Self::Client(ClientError::Refused(status)) = self {
-            format!("{}\n", crate::client::refusal(status))
-        } else if let Self::Kubectl(KubectlError::Failed { .. }) = self {
-            // kubectl has said `error:` itself.
-            format!("{self}\n")
-        } else {
-            causes(self, paint)
-        };
+        let mut report =
+            if let Self::Client(ClientError::Refused(status)) | Self::NoPin(ClientError::Refused(status)) = self {
+                format!("{}\n", crate::client::refusal(status))
+            } else if let Self::Kubectl(KubectlError::Failed { .. }) = self {
+                // kubectl has said `error:` itself.
+                format!("{self}\n")
+            } else {
+                causes(self, paint)
+            };
         if let Some(hint) = self.hint() {
             text::append(&mut report, format_args!("{} {hint}\n", paint.hint("hint:")));
         }

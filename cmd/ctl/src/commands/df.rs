@@ -8,6 +8,9 @@ use crate::session::{self, Session};
 use crate::table::Table;
 use crate::text::{self, human_size, line};
 
+/// What pulls have left, and those under way have fetched (the store's `UsageKind::UnfinishedDownloads`).
+const UNFINISHED: &str = "Unfinished downloads";
+
 /// `df`.
 pub(super) async fn run(session: &Session, arguments: &Report) -> Result<()> {
     let usage: DiskUsage = session.client.get("/df").await?;
@@ -22,7 +25,19 @@ fn shown(usage: &DiskUsage) -> String {
     for item in &usage.items {
         table.row(&row(item));
     }
-    format!("{}\n{}", table.render(), file_system(usage))
+    format!("{}\n{}{}", table.render(), file_system(usage), unfinished(usage))
+}
+
+/// What no image needs and no collection takes; nothing if there is none. A day is the store's `UNFINISHED_TTL`.
+pub(super) fn unfinished(usage: &DiskUsage) -> String {
+    let bytes: u64 = usage.items.iter().filter(|item| item.kind == UNFINISHED).map(|item| item.bytes).sum();
+    if bytes == 0 {
+        return String::new();
+    }
+    format!(
+        "{UNFINISHED} take {}: they are kept for up to a day, so that pulls can go on with them.\n",
+        human_size(bytes)
+    )
 }
 
 /// What can be had back, with its part of the whole, as docker has it.
@@ -75,19 +90,22 @@ mod tests {
             "stateDir": "/s", "capacityBytes": 50_000_000_000_u64, "availableBytes": 38_000_000_000_u64, "highThresholdPercent": 85,
             "lowThresholdPercent": 80, "limitBytes": 4_000_000_000_u64, "usedBytes": 2_000_000_000, "items": [
                 {"kind": "Layers", "count": 3, "active": 1, "bytes": 2_000_000_000, "reclaimableBytes": 500_000_000},
+                {"kind": "Unfinished downloads", "count": 2, "active": 0, "bytes": 5_000_000, "reclaimableBytes": 0},
                 {"kind": "Quarantine", "count": 0, "active": 0, "bytes": 0, "reclaimableBytes": 0},
                 {"kind": "Database", "count": 1, "active": 1, "bytes": 1_000_000_000, "reclaimableBytes": 0},
             ],
         }))
         .unwrap();
         let text = "\
-TYPE         COUNT   ACTIVE   SIZE   RECLAIMABLE
-Layers       3       1        2GB    500MB (25%)
-Quarantine   0       0        0B     0B
-Database     1       1        1GB    0B (0%)
+TYPE                   COUNT   ACTIVE   SIZE   RECLAIMABLE
+Layers                 3       1        2GB    500MB (25%)
+Unfinished downloads   2       0        5MB    0B (0%)
+Quarantine             0       0        0B     0B
+Database               1       1        1GB    0B (0%)
 
 /s: 12GB of 50GB used (24%), 38GB free; collection begins at 85% and ends at 80%.
 Images take 2GB of 4GB (50%).
+Unfinished downloads take 5MB: they are kept for up to a day, so that pulls can go on with them.
 ";
         assert_eq!(shown(&usage), text);
     }

@@ -1,10 +1,11 @@
 //! `gc`: what went, and why the rest stays.
 
 use bytes::Bytes;
-use imagevol_api::daemon::{GcImage, GcReport, GcRequest, GcStayed};
+use imagevol_api::daemon::{DiskUsage, GcImage, GcReport, GcRequest, GcStayed};
 use imagevol_api::oci::Digest;
 use jiff::SignedDuration;
 
+use super::df::unfinished;
 use crate::cli::{Gc, ReportFormat};
 use crate::error::{CommandError, Result};
 use crate::output::DataFormat;
@@ -31,21 +32,33 @@ pub(super) async fn run(session: &Session, arguments: &Gc) -> Result<()> {
     let request = GcRequest { dry_run: arguments.dry_run, all: arguments.all };
     let body = serde_json::to_vec(&request).map_err(CommandError::Json)?;
     let report: GcReport = session.client.post("/gc", Bytes::from(body)).await?;
-    match arguments.output {
-        Some(ReportFormat::Json) => session::print(&DataFormat::Json.render(&report)?)?,
-        Some(ReportFormat::Yaml) => session::print(&DataFormat::Yaml.render(&report)?)?,
-        Some(ReportFormat::Wide) => session::print(&(shown(&report, request.all, BELOW) + &stayed(&report.stayed)))?,
-        None => session::print(&shown(&report, request.all, ELSEWHERE))?,
+    let text = match arguments.output {
+        Some(ReportFormat::Json) => DataFormat::Json.render(&report)?,
+        Some(ReportFormat::Yaml) => DataFormat::Yaml.render(&report)?,
+        Some(ReportFormat::Wide) => shown(&report, request.all, BELOW) + &stayed(&report.stayed),
+        None => shown(&report, request.all, ELSEWHERE),
+    };
+    session::print(&text)?;
+    let mut failures = failed(&report);
+    let is_read = matches!(arguments.output, None | Some(ReportFormat::Wide));
+    if is_read && (request.all || report.wanted_bytes.is_some()) {
+        failures.sort(tell_unfinished(session).await);
     }
-    failed(&report)
+    failures.result()
 }
 
-fn failed(report: &GcReport) -> Result<()> {
+/// Whoever wants space sees what else takes it.
+async fn tell_unfinished(session: &Session) -> Result<()> {
+    let usage: DiskUsage = session.client.get("/df").await?;
+    session::print(&unfinished(&usage))
+}
+
+fn failed(report: &GcReport) -> Failures {
     let mut failures = Failures::default();
     for image in &report.failed {
         failures.sort::<()>(Err(CommandError::NotCollected { image: image.clone() }));
     }
-    failures.result()
+    failures
 }
 
 fn shown(report: &GcReport, all: bool, pointer: Pointer) -> String {

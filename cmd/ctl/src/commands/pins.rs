@@ -6,6 +6,7 @@ use imagevol_api::metav1::Status;
 use super::get::Columns;
 use super::listing::{Listing, or_none};
 use crate::cli::{Get, Pins};
+use crate::client::ClientError;
 use crate::error::{CommandError, Result};
 use crate::session::{self, Failures, Session};
 use crate::text::{self, Clock, count};
@@ -27,11 +28,15 @@ pub(super) async fn unpin(session: &Session, arguments: &Pins) -> Result<()> {
     let mut failures = Failures::default();
     for pattern in &arguments.patterns {
         let answer = session.client.delete::<Status>(&path(pattern)).await;
-        if failures.sort(answer.map_err(CommandError::from)).is_some() {
+        if failures.sort(answer.map_err(not_unpinned)).is_some() {
             session::print(&format!("Unpinned {}\n", text::line(pattern)))?;
         }
     }
     failures.result()
+}
+
+fn not_unpinned(error: ClientError) -> CommandError {
+    if error.is_not_found() { CommandError::NoPin(error) } else { CommandError::Client(error) }
 }
 
 /// `get pins`. Their patterns are no names.

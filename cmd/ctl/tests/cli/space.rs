@@ -16,12 +16,28 @@ fn gc_asks_for_what_it_was_told_and_fails_with_what_stays() {
         })
     };
     let stuck = report(&["sha256:1: disk\u{1b}", "sha256:2: busy"]);
-    let daemon = Daemon::start([("POST /gc", vec![ok(&report(&[])), ok(&stuck)])]);
+    let df = |bytes: u64| {
+        json!({
+            "stateDir": "/s", "capacityBytes": 9, "availableBytes": 9, "usedBytes": 0, "highThresholdPercent": 85, "lowThresholdPercent": 80,
+            "items": [{"kind": "Unfinished downloads", "count": 1, "active": 0, "bytes": bytes, "reclaimableBytes": 0}],
+        })
+    };
+    let daemon = Daemon::start([
+        ("POST /gc", vec![ok(&report(&[])), ok(&stuck)]),
+        ("GET /df", vec![ok(&df(0)), ok(&df(5_000_000))]),
+    ]);
     let text = "IMAGE   REASON   UNUSED FOR   FREED\na:1     unused   60s          4.1kB\nFreed 4.1kB.\n";
     assert_eq!(output(daemon.imagevol(&["gc", "--all", "--dry-run"])), text);
     let error = "error: cannot remove sha256:1: disk\\u{1b}\nerror: cannot remove sha256:2: busy\n";
     daemon.imagevol(&["gc"]).assert().code(1).stdout(text).stderr(error);
     assert_eq!(daemon.asked()[0].1, r#"{"dryRun":true,"all":true}"#);
+    assert_eq!(daemon.asked().len(), 3, "who does not want all is not told what else takes space");
+    let text = format!(
+        "{text}Unfinished downloads take 5MB: they are kept for up to a day, so that pulls can go on with them.\n"
+    );
+    daemon.imagevol(&["gc", "--all"]).assert().code(1).stdout(text).stderr(error);
+    daemon.imagevol(&["gc", "--all", "-o", "json"]).assert().code(1).stderr(error);
+    assert_eq!(daemon.asked().iter().filter(|(asked, _)| asked == "GET /df").count(), 2, "JSON is the report alone");
 }
 
 #[test]
@@ -38,7 +54,9 @@ fn pins_say_what_they_cover() {
     assert_eq!(output(daemon.imagevol(&["pin", "quay.io/models/*"])), text);
     assert_eq!(output(daemon.imagevol(&["pin", "quay.io/models/*"])), "Pinned quay.io/models/*: 1 image\n");
     assert_eq!(output(daemon.imagevol(&["unpin", "x"])), "Unpinned x\n");
-    daemon.imagevol(&["unpin", "x"]).assert().code(1);
+    let none =
+        "Error from server (NotFound): no pin \"docker.io/library/x:latest\"\nhint: `imagevol get pins` lists them\n";
+    daemon.imagevol(&["unpin", "x"]).assert().code(1).stdout("").stderr(none);
     daemon.imagevol(&["get", "pins"]).assert().success().stdout("").stderr("No pins found.\n");
 }
 
