@@ -10,8 +10,10 @@ use clap_complete::Shell;
 use crate::output::{DataFormat, ObjectFormat, TableFormat};
 use crate::text;
 
+mod completion;
 mod space;
 
+pub(crate) use completion::completion;
 pub(crate) use space::{Gc, Pins, Prefetch, ReportFormat, Why};
 
 /// Where imagevold listens by default.

@@ -60,8 +60,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
 }
 
 fn complete(shell: clap_complete::Shell) -> Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::command(), "imagevol", &mut script);
-    let script = String::from_utf8(script).map_err(|error| CommandError::Output(io::Error::other(error)))?;
+    let types = [("get", &get::KNOWN[..]), ("delete", &delete::DELETABLE)];
+    let script = cli::completion(shell, &types).map_err(|error| CommandError::Output(io::Error::other(error)))?;
     session::print(&script)
 }

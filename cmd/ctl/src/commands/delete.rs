@@ -11,7 +11,7 @@ use crate::target::{Resource, Target};
 use crate::text;
 
 /// What can be deleted.
-const DELETABLE: [Resource; 2] = [Resource::Pods, Resource::Secrets];
+pub(crate) const DELETABLE: [Resource; 2] = [Resource::Pods, Resource::Secrets];
 
 struct Object {
     resource: Resource,

@@ -18,7 +18,7 @@ use crate::target::{Resource, Target};
 use crate::text;
 
 /// What can be listed.
-const KNOWN: [Resource; 8] = [
+pub(crate) const KNOWN: [Resource; 8] = [
     Resource::Pods,
     Resource::Volumes,
     Resource::Images,

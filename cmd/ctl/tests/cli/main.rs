@@ -99,6 +99,23 @@ fn each_shell_has_its_completion() {
 }
 
 #[test]
+fn completion_knows_the_types_of_resources() {
+    let types = "pods volumes images pulls pins prefetch references events";
+    for (shell, get, delete) in [
+        ("bash", format!("--help {types}\""), "--help pod secret\"".to_owned()),
+        ("zsh", format!(":({types})'"), ":(pod secret)'".to_owned()),
+        ("fish", format!(" -a \"{types}\""), " -a \"pod secret\"".to_owned()),
+    ] {
+        let mut command = imagevol();
+        command.args(["completion", shell]);
+        let script = output(command);
+        for part in [get, delete] {
+            assert!(script.contains(&part), "{shell}: {part}");
+        }
+    }
+}
+
+#[test]
 fn the_version_is_known_without_a_daemon() {
     let version = format!("Client Version: {}\n", env!("CARGO_PKG_VERSION"));
     imagevol().args(["version", "--client"]).assert().success().stdout(version.clone());
