@@ -238,7 +238,7 @@ pub(crate) struct Images {
 /// `inspect`.
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// Reference or digest
+    /// Reference, or digest in full or as `images` shows it
     pub reference: String,
     /// The form of output: json or yaml
     #[arg(short, long, value_enum, value_name = "FORMAT", hide_possible_values = true, default_value_t = DataFormat::Json)]
@@ -248,7 +248,7 @@ pub(crate) struct Inspect {
 /// `rmi`.
 #[derive(Debug, Args)]
 pub(crate) struct Rmi {
-    /// References or digests
+    /// References, or digests in full or as `images` shows them
     #[arg(value_name = "REFERENCE", required = true)]
     pub references: Vec<String>,
     /// An image that is not there is no error
@@ -286,7 +286,7 @@ Examples:
   imagevol export quay.io/demo/site:v1 -o site.tar
   imagevol export quay.io/demo/site:v1 | ssh other imagevol import -")]
 pub(crate) struct Export {
-    /// References or digests
+    /// References, or digests in full or as `images` shows them
     #[arg(value_name = "REFERENCE", required = true)]
     pub references: Vec<String>,
     /// The file to write; - is standard output

@@ -3,6 +3,7 @@
 mod gc;
 mod holders;
 mod images;
+mod named;
 mod node;
 mod pins;
 mod pods;

@@ -36,7 +36,7 @@ pub(crate) enum ReportFormat {
 /// `why`.
 #[derive(Debug, Args)]
 pub(crate) struct Why {
-    /// An image by reference or digest, or the digest of a layer or blob
+    /// An image by reference, or by digest in full or as `images` shows it; or the digest of a layer or blob
     #[arg(value_name = "IMAGE")]
     pub name: String,
     /// Another form of output: json or yaml

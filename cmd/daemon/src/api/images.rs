@@ -12,17 +12,17 @@ use hyper::body::{Frame, Incoming};
 use imagevol_api::daemon::{
     ImageDetail, ImageList, ImageSummary, ImageUser, LayerDetail, PullEvent, PullRequest, RemovedImage,
 };
-use imagevol_api::oci::Reference;
+use imagevol_api::oci::{Digest, Reference};
 use imagevol_base::Holder;
 use imagevol_cri::{ImageReferences as _, ImageServiceError, Progress};
 use imagevol_images::{NodePull, PullPolicy};
-use imagevol_store::{ImageKind, ImageRecord, LayerRecord};
+use imagevol_store::{ImageKind, ImageRecord, LayerRecord, StoreError};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::holders::{holder_name, user_names};
 use super::node::blobs;
-use super::{Query, read_body, transfer};
+use super::{Query, named, read_body, transfer};
 use crate::http::{Answer, Failure, json, no_such_route};
 use crate::node::Node;
 
@@ -71,13 +71,12 @@ async fn list(node: &Node) -> Result<Answer, Failure> {
 }
 
 async fn inspect(node: &Node, reference: &str) -> Result<Answer, Failure> {
-    let missing = || Failure::not_found(format!("no image {reference:?} on this node"));
-    let image = node.service.find_image(reference).await.map_err(|error| failure(&error))?.ok_or_else(missing)?;
-    let users = user_names(node);
+    let image = named::find(node, reference).await?.ok_or_else(|| named::no_image(reference))?.image;
+    let (users, id) = (user_names(node), image.manifest.clone());
+    let manifest = store(node, move |store| Ok(store.read_blob(&id).map_err(|error| unreadable(&id, error)))).await??;
     let detail = store(node, move |store| {
-        let manifest = store.read_blob(&image.manifest)?;
         let known = store.image_summaries()?.into_iter().find(|known| known.manifest == image.manifest);
-        let gone = || imagevol_store::StoreError::NoImage(image.manifest.to_string());
+        let gone = || StoreError::NoImage(image.manifest.to_string());
         Ok(ImageDetail {
             summary: summary(known.ok_or_else(gone)?, &users),
             media_type: image.media_type.clone(),
@@ -91,8 +90,19 @@ async fn inspect(node: &Node, reference: &str) -> Result<Answer, Failure> {
     Ok(json(&detail.await?))
 }
 
+/// A manifest is a file as others are: somebody may have deleted it.
+fn unreadable(manifest: &Digest, error: StoreError) -> Failure {
+    if matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound) {
+        return Failure::internal(format!(
+            "manifest {manifest} is not on the disk any more: run `imagevol fsck --repair`"
+        ));
+    }
+    of_store(error)
+}
+
 async fn remove(node: &Node, reference: &str) -> Result<Answer, Failure> {
-    let removed = match node.service.remove_image(reference).await {
+    let name = named::find(node, reference).await?.ok_or_else(|| named::no_image(reference))?.name;
+    let removed = match node.service.remove_image(&name).await {
         Err(ImageServiceError::InUse { holders }) => return Err(in_use(node, reference, &holders)),
         other => other.map_err(|error| failure(&error))?,
     };
@@ -244,5 +254,26 @@ pub(super) async fn store<T: Send + 'static>(
     let store = node.service.store().clone();
     let result = tokio::task::spawn_blocking(move || call(&store)).await;
     let result = result.map_err(|error| Failure::internal(error.to_string()))?;
-    result.map_err(|error| Failure::internal(error.to_string()))
+    result.map_err(of_store)
+}
+
+fn of_store(error: StoreError) -> Failure {
+    Failure::internal(format!("{:#}", anyhow::Error::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_is_gone_is_named_by_its_digest() {
+        let manifest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let read = |kind| StoreError::Io { op: "read", path: "/s/blobs/0".into(), source: Error::from(kind) };
+        let said = format!("manifest {manifest} is not on the disk any more: run `imagevol fsck --repair`");
+        assert_eq!(unreadable(&manifest, read(ErrorKind::NotFound)).message(), said);
+        let said = "cannot read /s/blobs/0: permission denied";
+        assert_eq!(unreadable(&manifest, read(ErrorKind::PermissionDenied)).message(), said);
+    }
 }

@@ -5,9 +5,9 @@ use imagevol_api::daemon::{Pin, PinList};
 use imagevol_api::oci::ImagePattern;
 use imagevol_store::{Pinned, Store};
 
-use super::Query;
 use super::holders::wall;
 use super::images::store;
+use super::{Query, named};
 use crate::http::{Answer, Failure, json, no_such_route, success};
 use crate::node::Node;
 
@@ -15,14 +15,20 @@ use crate::node::Node;
 pub(super) async fn route(node: &Node, method: &Method, query: &Query) -> Result<Answer, Failure> {
     match *method {
         Method::GET => Ok(json(&PinList { items: pins(node).await? })),
-        Method::PUT => pin(node, pattern_of(query)?).await,
-        Method::DELETE => unpin(node, pattern_of(query)?).await,
+        Method::PUT => pin(node, full(node, written(query)).await?).await,
+        Method::DELETE => unpin(node, written(query)).await,
         _ => Ok(no_such_route(method, "/pins")),
     }
 }
 
-fn pattern_of(query: &Query) -> Result<ImagePattern, Failure> {
-    let pattern = query.get("pattern").unwrap_or_default();
+fn written(query: &Query) -> &str {
+    query.get("pattern").unwrap_or_default()
+}
+
+/// The beginning of an image's digest stands for all of it, so that the pin never covers another image that begins so.
+async fn full(node: &Node, text: &str) -> Result<ImagePattern, Failure> {
+    let found = named::find(node, text).await?;
+    let pattern = found.map_or_else(|| text.to_owned(), |found| found.name);
     pattern.parse().map_err(|error: imagevol_api::oci::PatternError| Failure::bad_request(error.to_string()))
 }
 
@@ -40,7 +46,14 @@ async fn pin(node: &Node, pattern: ImagePattern) -> Result<Answer, Failure> {
     pin.map(|pin| json(&pin)).ok_or_else(|| Failure::not_found(format!("no pin {name:?}")))
 }
 
-async fn unpin(node: &Node, pattern: ImagePattern) -> Result<Answer, Failure> {
+/// Takes back what is pinned as written, else what the beginning of a digest stands for.
+async fn unpin(node: &Node, text: &str) -> Result<Answer, Failure> {
+    if let Ok(pattern) = text.parse::<ImagePattern>()
+        && store(node, move |store| store.unpin(&pattern)).await?
+    {
+        return Ok(success());
+    }
+    let pattern = full(node, text).await?;
     let name = pattern.to_string();
     if store(node, move |store| store.unpin(&pattern)).await? {
         return Ok(success());

@@ -16,8 +16,8 @@ use imagevol_imageservice::chunks::{self, Sender};
 use imagevol_imageservice::{Export, Import, Imported};
 use tokio::sync::mpsc;
 
-use super::Query;
 use super::images::{LINES, TELL, failure, lines, next_command};
+use super::{Query, named};
 use crate::http::{Answer, Failure};
 use crate::node::Node;
 
@@ -57,11 +57,11 @@ pub(super) fn import(node: &Node, query: &Query, body: Incoming) -> Result<Answe
 
 /// Streams the archive; what is in it is told in a header, for digests may differ from those in the store.
 pub(super) async fn export(node: &Node, query: &Query) -> Result<Answer, Failure> {
-    let references = references(query);
-    if references.is_empty() {
+    let names = names(node, &references(query)).await?;
+    if names.is_empty() {
         return Err(Failure::bad_request("reference is missing"));
     }
-    let export = node.service.export(&references).await.map_err(|error| failure(&error))?;
+    let export = node.service.export(&names).await.map_err(|error| failure(&error))?;
     let images = images_of(&export)?;
     let (sender, receiver) = mpsc::channel(PIECES);
     node.tasks().spawn("export", blocking(move || write(export, &sender)));
@@ -82,6 +82,18 @@ fn references(query: &Query) -> Vec<String> {
         }
     }
     references
+}
+
+/// What the store knows them by. A digest in full may be given beside its beginning.
+async fn names(node: &Node, references: &[String]) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    for reference in references {
+        let name = named::find(node, reference).await?.ok_or_else(|| named::no_image(reference))?.name;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 fn reference(query: &Query, key: &str) -> Result<Option<Reference>, Failure> {

@@ -4,9 +4,9 @@ use imagevol_api::daemon::{WhyContent, WhyHolder, WhyImage, WhyReport};
 use imagevol_api::oci::{Digest, Reference};
 use imagevol_store::{ContentKey, Counted, FoundContent, Moment, Store};
 
-use super::Query;
 use super::holders::{Holders, wall};
-use super::images::{failure, store};
+use super::images::store;
+use super::{Query, named};
 use crate::http::{Answer, Failure, json};
 use crate::node::Node;
 
@@ -15,17 +15,24 @@ pub(super) async fn explain(node: &Node, query: &Query) -> Result<Answer, Failur
     let missing = || Failure::bad_request("name is missing");
     let name = query.get("name").filter(|name| !name.is_empty()).ok_or_else(missing)?.to_owned();
     let holders = Holders::of(node);
-    let report = match node.service.find_image(&name).await.map_err(|error| failure(&error))? {
-        Some(image) => {
-            let images = counted(node, &holders, vec![image.manifest]).await?;
+    let report = match named::find(node, &name).await? {
+        Some(found) => {
+            let images = counted(node, &holders, vec![found.image.manifest]).await?;
             WhyReport { images, ..WhyReport::default() }
         }
         None => of_no_image(node, &holders, name.clone()).await?,
     };
     if report.images.is_empty() && report.content.is_none() && report.wanted.is_empty() {
-        return Err(Failure::not_found(format!("nothing on this node is known as {name:?}")));
+        return Err(named::unknown(&name, nothing(&name)));
     }
     Ok(json(&report))
+}
+
+fn nothing(name: &str) -> String {
+    match name.parse::<Digest>() {
+        Ok(digest) => format!("no image, layer or blob {digest} on this node"),
+        Err(_) => format!("nothing on this node is known as {name:?}"),
+    }
 }
 
 /// A digest of content, or a name that somebody waits for.

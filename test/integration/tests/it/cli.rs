@@ -108,6 +108,27 @@ fn images_are_listed_inspected_and_removed() {
 }
 
 #[test]
+fn every_command_takes_a_digest_as_the_table_shows_it() {
+    let Some(desk) = Desk::new("short_digests") else { return };
+    let id = artifact().digest;
+    let table = desk.out("images");
+    assert!(table.contains(&format!(" {} ", id.short())), "{table}");
+    for short in [id.short().to_owned(), format!("sha256:{}", id.short())] {
+        let found = |line: &str| desk.lab.daemon.json(format!("{line} {short}").split(' '));
+        assert_eq!(found("inspect")["summary"]["id"], id.to_string());
+        assert_eq!(found("why")["images"][0]["id"], id.to_string());
+        assert_eq!(found("get images")["items"][0]["id"], id.to_string());
+        let archive = desk.lab.daemon.dir().join("short.tar").display().to_string();
+        let ran = desk.lab.daemon.ctl(["export", &short, &id.to_string(), "-o", &archive]);
+        assert!(ran.ok && ran.stderr.lines().count() == 1, "{}", ran.stderr);
+        assert_eq!(desk.out(&format!("pin {short}")), format!("Pinned {id}: 1 image\n"));
+        assert_eq!(desk.out(&format!("unpin {short}")), format!("Unpinned {short}\n"));
+        assert_eq!(desk.out("get pins"), "");
+    }
+    assert!(desk.out(&format!("rmi {}", id.short())).contains(&format!("Deleted: {id}\n")));
+}
+
+#[test]
 fn a_pull_tells_its_progress_in_lines() {
     let Some(desk) = Desk::new("pull_lines") else { return };
     let image = image("name", "another");
@@ -156,6 +177,10 @@ fn what_is_wrong_is_said_as_kubectl_says_it() {
         ("path pod none volume", 1, "Error from server (NotFound): pods \"none\" not found\n"),
         ("get things", 1, "error: the server doesn't have a resource type \"things\"\n"),
         ("inspect none", 1, "Error from server (NotFound): no image \"none\" on this node\n"),
+        ("inspect 0123456789ab", 1, "Error from server (NotFound): no image \"0123456789ab\" on this node\n"),
+        ("why a:b:c", 1, "Error from server (BadRequest): \"a:b:c\": invalid reference format\n"),
+        ("rmi a:b:c", 1, "Error from server (BadRequest): \"a:b:c\": invalid reference format\n"),
+        ("unpin none", 1, "Error from server (NotFound): no pin \"docker.io/library/none:latest\"\nhint: "),
     ];
     for (line, code, said) in cases {
         let refused = desk.refused(line);
