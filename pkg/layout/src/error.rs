@@ -64,6 +64,12 @@ pub enum LayoutError {
         /// The path inside the layout.
         what: String,
     },
+    /// A blob that an index or a manifest names is not there.
+    #[error("blob {digest} is missing")]
+    AbsentBlob {
+        /// Which.
+        digest: Digest,
+    },
     /// It is neither an OCI image layout nor a docker archive.
     #[error(
         "neither oci-layout with index.json nor manifest.json is at the top: this is no OCI image layout and no docker archive"
@@ -155,6 +161,7 @@ impl LayoutError {
             | Self::ArchiveTooLarge { .. }
             | Self::Twice { .. }
             | Self::Absent { .. }
+            | Self::AbsentBlob { .. }
             | Self::Unknown
             | Self::Version { .. }
             | Self::NotAFile { .. }
@@ -174,7 +181,7 @@ impl LayoutError {
     }
 
     pub(crate) fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent { .. })
+        matches!(self, Self::Absent { .. } | Self::AbsentBlob { .. })
     }
 }
 

@@ -200,12 +200,22 @@ impl Layout {
     pub fn blob(&self, digest: &Digest, size: u64) -> Result<Blob> {
         let blob = match self.converted.open(digest, &self.place)? {
             Some(blob) => blob,
-            None => self.place.open(&format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex()))?,
+            None => self.open_blob(digest)?,
         };
         if blob.size() == size {
             return Ok(blob);
         }
         Err(LayoutError::Size { digest: digest.clone(), expected: size, actual: blob.size() })
+    }
+
+    fn open_blob(&self, digest: &Digest) -> Result<Blob> {
+        let path = format!("blobs/{}/{}", digest.algorithm().as_str(), digest.hex());
+        let opened = self.place.open(&path);
+        opened.map_err(
+            |error| {
+                if error.is_absent() { LayoutError::AbsentBlob { digest: digest.clone() } } else { error }
+            },
+        )
     }
 }
 
