@@ -91,11 +91,12 @@ fn name(names: &[String], id: &Digest) -> String {
 fn nothing(report: &GcReport, all: bool, pointer: Pointer) -> String {
     let (used, high) = (report.used_percent, report.high_threshold_percent);
     let full = format!("the file system is {used}% full");
-    let stays = format!("every image is needed or too young{}.", pointer.reason);
+    let stays = if report.stayed.is_empty() && report.failed.is_empty() {
+        "there are no images.".to_owned()
+    } else {
+        format!("every image is needed or too young{}.", pointer.reason)
+    };
     match report.wanted_bytes {
-        _ if all && report.stayed.is_empty() && report.failed.is_empty() => {
-            "Nothing to do: there are no images.".to_owned()
-        }
         _ if all => format!("Nothing to do: {stays}"),
         Some(wanted) => format!("Nothing could go: {full} and {} were wanted, but {stays}", human_size(wanted)),
         None if high >= 100 => {
@@ -178,5 +179,8 @@ quay.io/\\u{1b}a:1   space    5m           1.2GB
     fn nothing_has_a_reason(#[case] wanted: Option<u64>, #[case] high: u8, #[case] all: bool, #[case] text: &str) {
         assert_eq!(shown(&report(false, wanted, high), all, ELSEWHERE), text);
         assert_eq!(shown(&report(false, wanted, high), all, BELOW), text.replace(", as -o wide tells", ""));
+        let empty = GcReport { stayed: Vec::new(), ..report(false, wanted, high) };
+        let none = text.replace("every image is needed or too young, as -o wide tells", "there are no images");
+        assert_eq!(shown(&empty, all, ELSEWHERE), none);
     }
 }
