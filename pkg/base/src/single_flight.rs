@@ -58,6 +58,18 @@ where
         result.await
     }
 
+    /// Waits for the end of those operations that run now and whose key is meant, without keeping them up as those who join do.
+    pub async fn ended(&self, meant: impl Fn(&K) -> bool) {
+        let results = |flights: &HashMap<K, Flight<T>>| {
+            let meant = flights.iter().filter(|(key, _)| meant(key));
+            meant.map(|(_, flight)| flight.result.clone()).collect::<Vec<_>>()
+        };
+        let results = results(&lock(&self.flights));
+        for result in results {
+            result.await;
+        }
+    }
+
     /// Whether an operation of `key` runs.
     pub fn is_running(&self, key: &K) -> bool {
         lock(&self.flights).contains_key(key)

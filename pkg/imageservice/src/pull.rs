@@ -1,5 +1,6 @@
 //! A pull: prove the right to the manifest, make each blob present once for the whole node, commit the image at once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -59,15 +60,47 @@ impl EmbeddedImageService {
             return Ok(image);
         }
         let right = Right { reference: resolved.reference.clone(), credential: credential.clone() };
+        let image = self.bring(&resolved, right, wanted, progress).await;
+        if matches!(image, Err(ImageServiceError::NoRoom { .. })) {
+            self.leave_nothing(resolved.manifest.layers.iter().map(|layer| layer.digest.clone()).collect());
+        }
+        image.map_err(|error| of_image(reference, error))
+    }
+
+    /// What the manifest names, and then the image.
+    async fn bring(
+        &self,
+        resolved: &Arc<Resolved>,
+        right: Right,
+        wanted: Wanted,
+        progress: &Progress,
+    ) -> Result<ImageRecord> {
         let proofs = Proofs::new(right, &self.proofs);
-        let (metadata, config) = self.fetch_metadata(&resolved, &proofs).await?;
-        let plans = plan(&resolved.manifest, &config).map_err(|error| of_image(reference, of_plan(&error)))?;
-        let layers = self.fetch_layers(&proofs, plans, progress).await;
-        let layers = layers.map_err(|error| of_image(reference, error))?;
+        let (metadata, config) = self.fetch_metadata(resolved, &proofs).await?;
+        let plans = plan(&resolved.manifest, &config).map_err(|error| of_plan(&error))?;
+        let layers = self.fetch_layers(&proofs, plans, progress).await?;
         let image = self.commit(record(&resolved.manifest_digest, &resolved.manifest, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
         drop((metadata, layers));
         image
+    }
+
+    /// For an image that found no room: those of its layers that did fit would else be kept for a day, so that its next pull can go on
+    /// with them, on a disk that needs the room. Others of its layers may be under way still; they end soon, as nobody waits for them.
+    ///
+    /// Killed before it is done: they are kept for the day.
+    pub(crate) fn leave_nothing(&self, layers: HashSet<Digest>) {
+        let service = self.clone();
+        self.supervisor.spawn("leave nothing", async move {
+            service.blobs.ended(|key| layers.contains(key.digest())).await;
+            match service.blocking(Store::drop_unfinished).await {
+                Ok(removed) if removed.freed_bytes > 0 => {
+                    tracing::info!(bytes = removed.freed_bytes, "what is whole of an image that found no room is gone");
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, "what is whole of an image that found no room stays"),
+            }
+        });
     }
 
     /// The image, if nothing of it has to be fetched, and if it is known from this repository, whose manifest the registry has just

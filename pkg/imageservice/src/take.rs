@@ -1,5 +1,6 @@
 //! An image from a layout, by the same steps as from a registry: each layer is verified as it is stored, the image is committed at once.
 
+use std::collections::HashSet;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,19 +57,32 @@ impl EmbeddedImageService {
         if let Some(image) = self.commit_present(&found.manifest_digest, &wanted).await? {
             return Ok(image);
         }
+        let image = self.take(layout, found, (wanted, reference), progress).await;
+        if matches!(image, Err(ImageServiceError::NoRoom { .. })) {
+            self.leave_nothing(HashSet::new());
+        }
+        image.map_err(|error| of_image(reference, error))
+    }
+
+    async fn take(
+        &self,
+        layout: &Arc<Layout>,
+        found: Found,
+        (wanted, reference): (Wanted, &Reference),
+        progress: &Progress,
+    ) -> Result<ImageRecord> {
         let (digest, bytes) = (found.manifest_digest.clone(), found.manifest_bytes.clone());
         let manifest = self.blocking(move |store| store.put_blob(&digest, &bytes)).await?;
         let config = match found.manifest.kind() {
             ManifestKind::Image => self.take_config(layout, &found).await?,
             ManifestKind::Artifact => Config::default(),
         };
-        let plans = plan(&found.manifest, &config.bytes).map_err(|error| of_image(reference, of_plan(&error)))?;
+        let plans = plan(&found.manifest, &config.bytes).map_err(|error| of_plan(&error))?;
         // Nothing is fetched: there is no right to be shown, only room to be made.
         let right = Right { reference: reference.clone(), credential: Credential::Anonymous };
         let fetches: Vec<Fetch> = plans.into_iter().map(|layer| self.local(&right, layer)).collect();
         self.make_room(reference, &self.missing(&fetches).await?).await?;
-        let layers = self.take_layers(layout, fetches, progress).await;
-        let layers = layers.map_err(|error| of_image(reference, error))?;
+        let layers = self.take_layers(layout, fetches, progress).await?;
         let image = self.commit(record(&found.manifest_digest, &found.manifest, &layers), wanted).await;
         // The leases keep the content until the image's row names it.
         drop((manifest, config, layers));

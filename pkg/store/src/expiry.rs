@@ -60,14 +60,26 @@ impl Store {
         Ok(removed)
     }
 
+    /// Deletes content that no image names and no pull counts on, however young it is: an image that did not fit leaves the parts of
+    /// it that did.
+    pub fn drop_unfinished(&self) -> Result<Removed> {
+        self.inner.freeing(|| self.drop_content(|_| true))
+    }
+
     pub(crate) fn expire_content(&self) -> Result<Removed> {
+        let now = self.now();
+        self.drop_content(|content| is_old(content.stored, now))
+    }
+
+    /// Of content that no image names and no pull counts on.
+    fn drop_content(&self, goes: impl Fn(&Content) -> bool) -> Result<Removed> {
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;
-        let (mut removed, now) = (Removed::default(), self.now());
+        let mut removed = Removed::default();
         let used = write.linked_keys(IMAGES_OF)?;
         for (key, content) in write.all::<Content>(CONTENT)?.into_iter().filter(|(key, _)| !used.contains(key)) {
             match key.parse::<ContentKey>() {
-                Ok(key) if is_old(content.stored, now) && !leases.contains_key(&key) => {
+                Ok(key) if goes(&content) && !leases.contains_key(&key) => {
                     take_content(&write, &key, &mut removed)?;
                 }
                 Ok(_) | Err(_) => {}

@@ -158,3 +158,16 @@ async fn nobody_joins_a_flight_that_is_being_abandoned() {
     }
     assert!(supervisor.shut_down(GRACE).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_end_keeps_nothing_up() {
+    let flights = flights(GRACE);
+    tokio::join!(wait_for(&flights, Duration::from_secs(1)), async {
+        tokio::task::yield_now().await;
+        flights.ended(|key| *key == "other").await;
+        assert!(flights.is_running(&"key"), "another flight is not waited for");
+        let began = tokio::time::Instant::now();
+        flights.ended(|key| *key == "key").await;
+        assert_eq!(began.elapsed().as_secs(), 31, "a second while somebody waited, and the grace");
+    });
+}

@@ -84,6 +84,21 @@ fn content_that_a_pull_has_found_stays_and_expires_unused() {
 }
 
 #[test]
+fn what_is_whole_of_an_image_that_did_not_fit_goes_unless_a_pull_counts_on_it() {
+    let scratch = Scratch::new();
+    pull(scratch.store(), "there", &[shared()]);
+    let before = content_files(scratch.dir.path());
+    let (_, leases) = record(scratch.store(), "b", ImageKind::Image, &[shared(), Piece::blob(b"whole")]);
+    assert_eq!(scratch.store().drop_unfinished().unwrap().content, []);
+    assert!(content_files(scratch.dir.path()).len() > before.len());
+    drop(leases);
+    let removed = scratch.store().drop_unfinished().unwrap();
+    assert!(!removed.content.is_empty() && removed.freed_bytes > 0, "{removed:?}");
+    assert_eq!(content_files(scratch.dir.path()), before);
+    scratch.assert_sound();
+}
+
+#[test]
 fn a_tag_that_moved_meanwhile_does_not_take_the_old_image_along() {
     let scratch = Scratch::new();
     pull(scratch.store(), "old", &[Piece::blob(b"old")]);

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use imagevol_test_support::daemon::have;
+use imagevol_test_support::daemon::{Ran, have};
 use imagevol_test_support::image::{Image, ImageBuilder, LayerBuilder};
 use imagevol_test_support::registry::{FakeRegistry, Fault, Gate};
 
@@ -17,6 +17,8 @@ use crate::manifest::pod;
 
 /// The disk of the state directory, bytes.
 const DISK: u64 = 64 << 20;
+/// Blocks that are left, up to so many: a pull of two small layers is done with fewer.
+const ROOMS: u64 = 24;
 /// A block of its file system, bytes.
 const BLOCK: u64 = 4096;
 /// What is told to whoever can do something about it.
@@ -28,7 +30,7 @@ struct Node {
     registry: FakeRegistry,
 }
 
-/// Files of the store with their lengths: layers, images, and what is unfinished. Manifest and config of an image that did not fit may stay.
+/// Files of the store with their lengths: content, images, and what is unfinished.
 type Files = BTreeSet<(PathBuf, u64)>;
 
 // === impl Node ===
@@ -80,7 +82,7 @@ impl Node {
 
     fn files(&self) -> Files {
         let mut files = Files::new();
-        for family in ["layers", "images", "ingest"] {
+        for family in ["blobs", "layers", "images", "ingest"] {
             find_files(&self.lab.daemon.state_dir().join(family), &mut files);
         }
         files
@@ -194,6 +196,30 @@ fn a_disk_that_is_full_refuses_a_pull_with_numbers() {
     node.recovers("before", &before, &numbers);
 }
 
+/// Every amount of room from none to enough: whatever a pull writes meets the full disk once, its row in the database too.
+#[test]
+fn a_pull_fails_cleanly_wherever_the_disk_is_full() {
+    let Some(node) = Node::started("wherever", "limits: {minFreeBytes: 0}") else { return };
+    let layer = |name: &str| LayerBuilder::new().file(name, noise(9000)).gzip();
+    let image = ImageBuilder::new().layer(layer("one")).layer(layer("other")).build();
+    let (before, reference) = (node.files(), node.registry.push("small", "1", &image));
+    let mut failures = 0;
+    for spare in 0..ROOMS {
+        node.fill(spare);
+        let Ran { ok, stderr, .. } = node.lab.daemon.ctl(["pull", "-q", &reference]);
+        if ok {
+            node.lab.daemon.must(["rmi", &reference]);
+        } else {
+            failures += 1;
+            assert!(stderr.contains("not enough disk space") || stderr.contains("No space left"), "{spare}: {stderr}");
+        }
+        node.assert_unharmed(&before);
+        node.empty();
+    }
+    assert!((4..ROOMS).contains(&failures), "{failures}");
+    node.lab.daemon.must(["pull", "-q", &reference]);
+}
+
 #[test]
 fn an_import_on_a_full_disk_leaves_nothing() {
     let Some(node) = Node::started("import_full", "limits: {minFreeBytes: 0}") else { return };
@@ -248,4 +274,33 @@ fn a_daemon_starts_on_a_full_disk_and_frees_space() {
     assert_eq!(node.lab.read("runs", "volume", "name"), "content");
     node.lab.daemon.must(["rmi", &reference]);
     node.assert_unharmed(&before);
+}
+
+/// What pods are told while the disk is full is seen at once; what they are told from then on is on the disk too, as it always is.
+#[test]
+fn what_is_remembered_after_a_full_disk_survives_a_kill() {
+    let Some(mut node) = Node::started("remembered", "limits: {minFreeBytes: 0}") else { return };
+    node.fill(0);
+    let absent = node.registry.reference("absent", "1");
+    let told: Vec<String> = (0..40).map(|number| format!("told-{number}")).collect();
+    for name in &told {
+        node.lab.daemon.apply(&pod(name, &absent, "Never").json());
+    }
+    for name in &told {
+        node.lab.until_event(name, "ErrImageNeverPull");
+    }
+    assert!(node.lab.daemon.log().contains("could not be written"), "the disk was full for events too");
+    node.empty();
+    node.apply("new", &node.registry.push("new", "1", &image("name", "new")));
+    node.lab.daemon.wait_mounted("new");
+    let stories =
+        |node: &Node| told.iter().map(|name| node.lab.story(name)).chain([node.lab.story("new")]).collect::<Vec<_>>();
+    node.lab.until_event("new", "Pulled");
+    let before = stories(&node);
+    node.lab.daemon.kill();
+    node.lab.daemon.start();
+    // Pods that wait are told again meanwhile.
+    for (before, after) in before.iter().zip(stories(&node)) {
+        assert!(after.starts_with(before), "{after:#?} do not begin with {before:#?}");
+    }
 }
