@@ -3,12 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use imagevol_api::oci::{Algorithm, Digest};
-use imagevol_base::Digester;
+use imagevol_base::{Digester, FileIdentity};
 use imagevol_mount::{UncachedBuffer, UncachedFile};
 
 use crate::content::{Content, ContentKey};
@@ -19,16 +18,6 @@ use crate::{Result, StoreError, durable};
 
 /// Bytes of one step: enough that calls do not count, and few enough that nobody waits for them.
 const STEP: usize = 1 << 20;
-
-/// What tells a file from another, and from itself after a write (inode(7)): a change of bytes changes the change time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
 
 /// A check of one part under way.
 #[derive(Debug)]
@@ -65,7 +54,7 @@ struct Expected {
 
 #[derive(Debug)]
 struct Progress {
-    identity: Identity,
+    identity: FileIdentity,
     digester: Digester,
     at: u64,
 }
@@ -78,25 +67,6 @@ enum Read {
     Some(u64),
     Whole(u64),
     Wrong(Finding),
-}
-
-// === impl Identity ===
-
-impl Identity {
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let stat = file.metadata()?;
-        Ok(Self {
-            device: stat.dev(),
-            inode: stat.ino(),
-            size: stat.len(),
-            modified: (stat.mtime(), stat.mtime_nsec()),
-            changed: (stat.ctime(), stat.ctime_nsec()),
-        })
-    }
-
-    pub(crate) fn size(&self) -> u64 {
-        self.size
-    }
 }
 
 // === impl Store ===
@@ -246,9 +216,10 @@ impl Expected {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.missing()),
             opened => opened.map_err(StoreError::io("open", &self.path))?,
         };
-        let identity = Identity::of(file.file()).map_err(StoreError::io("stat", &self.path))?;
-        if identity.size != self.length {
-            let (path, actual) = (self.path.display(), identity.size);
+        let identity =
+            file.file().metadata().map(|file| FileIdentity::from(&file)).map_err(StoreError::io("stat", &self.path))?;
+        if identity.size() != self.length {
+            let (path, actual) = (self.path.display(), identity.size());
             return Ok(wrong(format!("{path} is {actual} bytes long, expected {}", self.length)));
         }
         let algorithm = self.digest.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);

@@ -12,8 +12,9 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use imagevol_api::oci::{Algorithm, Digest};
+use imagevol_base::FileIdentity;
 
-use crate::check::{Identity, check_length};
+use crate::check::check_length;
 use crate::content::Content;
 use crate::hash::hash;
 use crate::part::{Corrupt, Cure, Part, PartRow};
@@ -23,17 +24,17 @@ use crate::{ImageRecord, Result, StoreError, durable};
 
 /// Metadata files that were right when they were hashed, and as what.
 #[derive(Debug, Default)]
-pub(crate) struct Verified(Mutex<HashMap<Digest, (Identity, Digest)>>);
+pub(crate) struct Verified(Mutex<HashMap<Digest, (FileIdentity, Digest)>>);
 
 // === impl Verified ===
 
 impl Verified {
-    fn knows(&self, manifest: &Digest, identity: Identity, digest: &Digest) -> bool {
+    fn knows(&self, manifest: &Digest, identity: FileIdentity, digest: &Digest) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(manifest).is_some_and(|(seen, hashed)| *seen == identity && hashed == digest)
     }
 
-    fn learn(&self, manifest: &Digest, identity: Identity, digest: Digest) {
+    fn learn(&self, manifest: &Digest, identity: FileIdentity, digest: Digest) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest.clone(), (identity, digest));
     }
 
@@ -77,7 +78,7 @@ impl Store {
             }
             file => file.map_err(StoreError::io("open", &path))?,
         };
-        let identity = Identity::of(&file).map_err(StoreError::io("stat", &path))?;
+        let identity = file.metadata().map(|file| FileIdentity::from(&file)).map_err(StoreError::io("stat", &path))?;
         let Some(expected) = &image.index_digest else { return Ok(Some("has no digest of its metadata file".into())) };
         if self.inner.verified.knows(manifest, identity, expected) {
             return Ok(None);

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use nix::fcntl::OFlag;
 
 use imagevol_api::core::decode::MAX_MANIFEST_BYTES;
+use imagevol_base::FileIdentity;
 
 /// Within this time after a change a file may change again without its times telling: several times the tick of the kernel's clock
 /// (jiffies, 10 ms at most) and of any file system that keeps sub-second times.
@@ -16,13 +17,7 @@ const SETTLE: SignedDuration = SignedDuration::from_secs(1);
 
 /// What identifies a version of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+pub(super) struct Fingerprint(FileIdentity);
 
 /// Why a file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +46,7 @@ impl Fingerprint {
 
     /// Whether the last change is so recent that more may come.
     pub(super) fn is_young(&self, now: Timestamp) -> bool {
-        let (seconds, nanoseconds) = self.changed;
+        let (seconds, nanoseconds) = self.0.changed();
         let nanoseconds = i32::try_from(nanoseconds).unwrap_or_default();
         Timestamp::new(seconds, nanoseconds).is_ok_and(|changed| now.duration_since(changed).abs() < SETTLE)
     }
@@ -59,13 +54,7 @@ impl Fingerprint {
 
 impl From<&Metadata> for Fingerprint {
     fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+        Self(FileIdentity::from(metadata))
     }
 }
 
@@ -180,7 +169,7 @@ mod tests {
         let path = dir.path().join("x");
         fs::write(&path, "x").unwrap();
         let fingerprint = Fingerprint::of(&path).unwrap();
-        let (seconds, nanoseconds) = fingerprint.changed;
+        let (seconds, nanoseconds) = fingerprint.0.changed();
         let changed = Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap()).unwrap();
         assert!(fingerprint.is_young(changed));
         assert!(!fingerprint.is_young(changed + SETTLE));
