@@ -48,6 +48,22 @@ pub fn block(text: &str) -> Cow<'_, str> {
     escape(text, |character| character != '\n' && is_unsafe(character))
 }
 
+/// An error with its causes on one line, fit for a log, an event and a terminal: what foreign names may hold is escaped as in [`line()`].
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent wrappers say the same twice.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    line(&text).into_owned()
+}
+
 fn escape(text: &str, unwanted: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.chars().any(&unwanted) {
         return Cow::Borrowed(text);
@@ -98,6 +114,29 @@ mod tests {
         assert_eq!(line("a\x1b[2Jb\nc\td\u{202e}"), "a\\u{1b}[2Jb\\nc\\td\\u{202e}");
         assert_eq!(block("a\nb\r\u{9b}"), "a\nb\\r\\u{9b}");
         assert_eq!(line("plain ü 漢"), "plain ü 漢");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Step {
+        text: &'static str,
+        source: Option<Box<Step>>,
+    }
+
+    fn step(text: &'static str, source: Option<Step>) -> Step {
+        Step { text, source: source.map(Box::new) }
+    }
+
+    #[test]
+    fn a_chain_is_one_line_without_repetition() {
+        let error = step("outer", Some(step("same: inner", Some(step("inner", Some(step("last\n", None)))))));
+        assert_eq!(chain(&error), "outer: same: inner: last\\n");
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_in_a_chain() {
+        let error = step("file \"a\x1b[31m\r\u{202e}gpj.exe\"", None);
+        assert_eq!(chain(&error), "file \"a\\u{1b}[31m\\r\\u{202e}gpj.exe\"");
     }
 
     proptest! {

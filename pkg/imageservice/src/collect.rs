@@ -10,8 +10,9 @@ use imagevol_cri::{Holder, ImageCollector, Result};
 use imagevol_store::{Removed, StoreError, Terms};
 
 use crate::EmbeddedImageService;
-use crate::error::{chain, of_store};
+use crate::error::of_store;
 use crate::service::normalized;
+use imagevol_api::text::chain;
 
 /// What became of an image that was to go.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Errors of registry, store and kernel in the words of the image service: one line that says the whole chain.
 
 use imagevol_api::oci::{Digest, Reference};
+use imagevol_api::text::chain;
 use imagevol_cri::ImageServiceError;
 use imagevol_layout::LayoutError;
 use imagevol_mount::MountError;
@@ -8,37 +9,6 @@ use imagevol_registry::RegistryError;
 use imagevol_store::StoreError;
 
 use crate::plan::PlanError;
-
-/// An error with its causes, on one line, fit for a log, an event and a terminal: whatever an image's maker put into a name is escaped.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Transparent wrappers say the same twice.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    one_line(&text)
-}
-
-fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        // Reordering marks can make a line read as another one.
-        if character.is_control()
-            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
 
 pub(crate) fn of_registry(error: &RegistryError) -> ImageServiceError {
     let message = chain(error);
@@ -120,32 +90,4 @@ pub(crate) fn of_mount(error: &MountError) -> ImageServiceError {
 /// A blocking task panicked or was dropped at shutdown.
 pub(crate) fn of_task(error: &tokio::task::JoinError) -> ImageServiceError {
     ImageServiceError::Node { message: format!("image service task failed: {error}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{text}")]
-    struct Step {
-        text: &'static str,
-        source: Option<Box<Step>>,
-    }
-
-    fn step(text: &'static str, source: Option<Step>) -> Step {
-        Step { text, source: source.map(Box::new) }
-    }
-
-    #[test]
-    fn a_chain_is_one_line_without_repetition() {
-        let error = step("outer", Some(step("same: inner", Some(step("inner", Some(step("last\n", None)))))));
-        assert_eq!(chain(&error), "outer: same: inner: last\\n");
-    }
-
-    #[test]
-    fn what_a_terminal_would_obey_is_escaped() {
-        let error = step("file \"a\x1b[31m\r\u{202e}gpj.exe\"", None);
-        assert_eq!(chain(&error), "file \"a\\u{1b}[31m\\r\\u{202e}gpj.exe\"");
-    }
 }

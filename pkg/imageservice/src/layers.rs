@@ -11,10 +11,11 @@ use imagevol_store::{Known, Store, StoreError, Stored};
 
 use crate::EmbeddedImageService;
 use crate::budget::{Budget, Cost};
-use crate::error::{chain, of_registry};
+use crate::error::of_registry;
 use crate::fetch::{self, Fetch, FetchError, FetchKey, Fetched};
 use crate::plan::LayerPlan;
 use crate::right::Proofs;
+use imagevol_api::text::chain;
 
 /// Content of an image that is present and leased, beside what was planned.
 pub(crate) struct Layer {

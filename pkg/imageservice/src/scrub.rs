@@ -8,7 +8,7 @@ use imagevol_store::{Checked, Part, Result, ScrubPosition};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::EmbeddedImageService;
-use crate::error::chain;
+use imagevol_api::text::chain;
 
 /// How often the place of the scrub is kept on disk: a daemon that starts anew checks at most so much again.
 const KEEP_PLACE: Duration = Duration::from_mins(1);

@@ -20,7 +20,6 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::config::{Config, ConfigKey};
 use crate::downloads::Downloads;
-use crate::error::chain;
 use crate::fetch::{FetchError, FetchKey, Fetched};
 use crate::integrity::Integrity;
 use crate::per_key::PerKey;
@@ -29,6 +28,7 @@ use crate::pulls::{Pulls, RunningPull};
 use crate::right::{Proven, Right};
 use crate::staging::Staging;
 use crate::stores::{AdditionalImageStore, Stores, TakeKey};
+use imagevol_api::text::chain;
 
 /// How many blobs are fetched at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

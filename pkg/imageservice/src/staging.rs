@@ -14,9 +14,10 @@ use imagevol_mount::{
 };
 use imagevol_store::{Quarantined, Reference, Store};
 
-use crate::error::{chain, of_mount, of_store};
+use crate::error::{of_mount, of_store};
 use crate::integrity::Integrity;
 use crate::service::SurvivorOf;
+use imagevol_api::text::chain;
 
 /// Mode of a staging directory: root's alone, for pods see the image through their own mounts.
 const PLACE_MODE: u32 = 0o700;

@@ -13,10 +13,10 @@ use imagevol_store::{ImageRecord, Stored};
 
 use crate::EmbeddedImageService;
 use crate::config::MAX_CONFIG_BYTES;
-use crate::error::chain;
 use crate::patience::{Patience, Silent};
 use crate::plan::LayerPlan;
 use crate::pull::{Wanted, names};
+use imagevol_api::text::chain;
 
 /// A directory with images.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use imagevol_api::oci::{Digest, ImagePattern};
+use imagevol_api::text::chain;
 use imagevol_base::Holder;
 use serde::de::DeserializeOwned;
 
@@ -273,15 +274,4 @@ pub(crate) fn problem_of(part: &Part, problem: &str) -> String {
         Part::Content(key) => format!("{key}: {problem}"),
         Part::Image(manifest) => format!("image {manifest}: {problem}"),
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

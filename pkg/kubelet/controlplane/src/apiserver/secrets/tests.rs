@@ -1,6 +1,7 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use imagevol_api::text::chain;
 use imagevol_test_support::apiserver::ApiFault;
 use imagevol_test_support::registry::Gate;
 
@@ -42,16 +43,6 @@ fn pull_secrets(fixture: &Fixture) -> ClusterPullSecrets {
 fn names(secrets: &PodPullSecrets) -> (Vec<&str>, Vec<&str>) {
     let found = secrets.found.iter().map(|secret| secret.coordinates.name.as_str());
     (found.collect(), secrets.missing.iter().map(String::as_str).collect())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[tokio::test(start_paused = true)]
