@@ -46,7 +46,8 @@ fn an_import_is_interrupted_at_every_step(
         crash.run(plan(import.clone(), moment(step)));
         crash.live(import);
         assert!(digests(&crash).contains(&crash.catalog.image(image).digest.to_string()), "step {step}");
-        assert!(crash.node.names("state/ingest").is_empty(), "step {step}\n{}", crash.node.daemon.log());
+        let left = crash.node.names("state/ingest");
+        assert!(left.is_empty(), "step {step}: {left:?}\n{}", crash.node.daemon.log());
         let pod = crash.world.make_pod(&mut crash.random, &crash.catalog, &[image]);
         crash.live(Operation::Apply(Box::new(pod)));
         crash.empty();
