@@ -1,6 +1,5 @@
 //! A pull: prove the right to the manifest, make each blob present once for the whole node, commit the image at once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,7 +61,7 @@ impl EmbeddedImageService {
         let right = Right { reference: resolved.reference.clone(), credential: credential.clone() };
         let image = self.bring(&resolved, right, wanted, progress).await;
         if matches!(image, Err(ImageServiceError::NoRoom { .. })) {
-            self.leave_nothing(resolved.manifest.layers.iter().map(|layer| layer.digest.clone()).collect());
+            self.leave_nothing(&resolved.manifest_digest, &resolved.manifest);
         }
         image.map_err(|error| of_image(reference, error))
     }
@@ -87,13 +86,24 @@ impl EmbeddedImageService {
 
     /// For an image that found no room: those of its layers that did fit would else be kept for a day, so that its next pull can go on
     /// with them, on a disk that needs the room. Others of its layers may be under way still; they end soon, as nobody waits for them.
+    /// A refusal before it is known what may be removed is not the last word: that image keeps what it has.
     ///
-    /// Killed before it is done: they are kept for the day.
-    pub(crate) fn leave_nothing(&self, layers: HashSet<Digest>) {
-        let service = self.clone();
+    /// Killed or stopped before it is done: they are kept for the day.
+    pub(crate) fn leave_nothing(&self, digest: &Digest, manifest: &Manifest) {
+        if !self.turns.is_open() {
+            return;
+        }
+        let layers = manifest.layers.iter().map(|layer| layer.digest.clone());
+        let blobs: Vec<Digest> = layers.chain([digest.clone(), manifest.config.digest.clone()]).collect();
+        let (service, stopped) = (self.clone(), self.supervisor.token());
         self.supervisor.spawn("leave nothing", async move {
-            service.blobs.ended(|key| layers.contains(key.digest())).await;
-            match service.blocking(Store::drop_unfinished).await {
+            tokio::select! {
+                biased;
+                // Flights end with the process too; what is whole then is gone on with.
+                () = stopped.cancelled() => return,
+                () = service.blobs.ended(|key| blobs.contains(key.digest())) => {}
+            }
+            match service.blocking(move |store| store.drop_unfinished(&blobs)).await {
                 Ok(removed) if removed.freed_bytes > 0 => {
                     tracing::info!(bytes = removed.freed_bytes, "what is whole of an image that found no room is gone");
                 }

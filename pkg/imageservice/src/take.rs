@@ -1,6 +1,5 @@
 //! An image from a layout, by the same steps as from a registry: each layer is verified as it is stored, the image is committed at once.
 
-use std::collections::HashSet;
 use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,9 +56,9 @@ impl EmbeddedImageService {
         if let Some(image) = self.commit_present(&found.manifest_digest, &wanted).await? {
             return Ok(image);
         }
-        let image = self.take(layout, found, (wanted, reference), progress).await;
+        let image = self.take(layout, &found, (wanted, reference), progress).await;
         if matches!(image, Err(ImageServiceError::NoRoom { .. })) {
-            self.leave_nothing(HashSet::new());
+            self.leave_nothing(&found.manifest_digest, &found.manifest);
         }
         image.map_err(|error| of_image(reference, error))
     }
@@ -67,14 +66,14 @@ impl EmbeddedImageService {
     async fn take(
         &self,
         layout: &Arc<Layout>,
-        found: Found,
+        found: &Found,
         (wanted, reference): (Wanted, &Reference),
         progress: &Progress,
     ) -> Result<ImageRecord> {
         let (digest, bytes) = (found.manifest_digest.clone(), found.manifest_bytes.clone());
         let manifest = self.blocking(move |store| store.put_blob(&digest, &bytes)).await?;
         let config = match found.manifest.kind() {
-            ManifestKind::Image => self.take_config(layout, &found).await?,
+            ManifestKind::Image => self.take_config(layout, found).await?,
             ManifestKind::Artifact => Config::default(),
         };
         let plans = plan(&found.manifest, &config.bytes).map_err(|error| of_plan(&error))?;

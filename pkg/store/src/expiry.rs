@@ -1,10 +1,11 @@
 //! What pulls left unfinished, and nobody came back for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use imagevol_api::oci::Digest;
 use imagevol_base::collection::NodeTime;
 use serde::{Deserialize, Serialize};
 
@@ -60,26 +61,32 @@ impl Store {
         Ok(removed)
     }
 
-    /// Deletes content that no image names and no pull counts on, however young it is: an image that did not fit leaves the parts of
-    /// it that did.
-    pub fn drop_unfinished(&self) -> Result<Removed> {
-        self.inner.freeing(|| self.drop_content(|_| true))
+    /// Deletes content that no image names and no pull counts on, however young it is, if it is one of these blobs or was unpacked from
+    /// one: an image that did not fit leaves the parts of it that did.
+    pub fn drop_unfinished(&self, blobs: &[Digest]) -> Result<Removed> {
+        self.inner.freeing(|| {
+            let mut keys = HashSet::new();
+            for blob in blobs {
+                keys.extend(self.find_content(blob)?.into_iter().map(|found| found.key));
+            }
+            self.drop_content(|key, _| keys.contains(key))
+        })
     }
 
     pub(crate) fn expire_content(&self) -> Result<Removed> {
         let now = self.now();
-        self.drop_content(|content| is_old(content.stored, now))
+        self.drop_content(|_, content| is_old(content.stored, now))
     }
 
     /// Of content that no image names and no pull counts on.
-    fn drop_content(&self, goes: impl Fn(&Content) -> bool) -> Result<Removed> {
+    fn drop_content(&self, goes: impl Fn(&ContentKey, &Content) -> bool) -> Result<Removed> {
         let leases = self.inner.leases.lock();
         let write = self.rows().write()?;
         let mut removed = Removed::default();
         let used = write.linked_keys(IMAGES_OF)?;
         for (key, content) in write.all::<Content>(CONTENT)?.into_iter().filter(|(key, _)| !used.contains(key)) {
             match key.parse::<ContentKey>() {
-                Ok(key) if goes(&content) && !leases.contains_key(&key) => {
+                Ok(key) if goes(&key, &content) && !leases.contains_key(&key) => {
                     take_content(&write, &key, &mut removed)?;
                 }
                 Ok(_) | Err(_) => {}
@@ -105,8 +112,8 @@ impl Store {
             let Some(_claim) = self.inner.claims.try_take(&name) else { continue };
             let download = Download { written: last_written(&dir)?, seen: now };
             let download = known.get(&name).filter(|known| known.written == download.written).unwrap_or(&download);
-            let useless = which == Downloads::Useless && name.starts_with(ingest::PACKED);
-            if useless || !is_understood(&dir) || is_old(download.seen, now) {
+            let useless = || which == Downloads::Useless && (name.starts_with(ingest::PACKED) || is_empty(&dir));
+            if !is_understood(&dir) || is_old(download.seen, now) || useless() {
                 tracing::info!(path = %dir.display(), "deleting an unfinished download");
                 durable::remove_dir(&dir)?;
             } else {
@@ -139,6 +146,11 @@ fn is_old(since: NodeTime, now: NodeTime) -> bool {
 
 fn is_understood(dir: &Path) -> bool {
     std::fs::read_to_string(dir.join("format")).is_ok_and(|format| format == ingest::FORMAT)
+}
+
+/// Killed before the first byte, or between the row of what had come whole and the end of its directory.
+fn is_empty(dir: &Path) -> bool {
+    std::fs::symlink_metadata(dir.join("data")).map_or(true, |data| data.len() == 0)
 }
 
 /// What tells that bytes came in: how many there are and when they came, by a clock that may be wrong; of a download without bytes,

@@ -41,6 +41,11 @@ impl Turns {
         self.open.send_replace(true);
     }
 
+    /// Whether there are any.
+    pub fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+
     /// Waits for a turn, for as long as it takes.
     pub async fn next(&self) -> Turn {
         // Never an error: the sender is ours.

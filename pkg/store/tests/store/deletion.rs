@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use imagevol_base::Digester;
 use imagevol_store::{Compression, ContentKey, ImageKind, StoreError};
 
 use crate::support::{
@@ -88,12 +89,16 @@ fn what_is_whole_of_an_image_that_did_not_fit_goes_unless_a_pull_counts_on_it() 
     let scratch = Scratch::new();
     pull(scratch.store(), "there", &[shared()]);
     let before = content_files(scratch.dir.path());
-    let (_, leases) = record(scratch.store(), "b", ImageKind::Image, &[shared(), Piece::blob(b"whole")]);
-    assert_eq!(scratch.store().drop_unfinished().unwrap().content, []);
+    let (record, leases) = record(scratch.store(), "b", ImageKind::Image, &[shared(), Piece::blob(b"whole")]);
+    let others = scratch.store().put_blob(&Digester::sha256(b"other's"), b"other's").unwrap().lease.key().clone();
+    let layers = record.layers.iter().map(|layer| layer.digest.clone());
+    let blobs: Vec<_> = layers.chain([record.manifest.clone(), record.config.clone()]).collect();
+    assert_eq!(scratch.store().drop_unfinished(&blobs).unwrap().content, []);
     assert!(content_files(scratch.dir.path()).len() > before.len());
     drop(leases);
-    let removed = scratch.store().drop_unfinished().unwrap();
-    assert!(!removed.content.is_empty() && removed.freed_bytes > 0, "{removed:?}");
+    let removed = scratch.store().drop_unfinished(&blobs).unwrap();
+    assert!(!removed.content.is_empty() && !removed.content.contains(&others), "{removed:?}");
+    scratch.store().drop_unfinished(&[Digester::sha256(b"other's")]).unwrap();
     assert_eq!(content_files(scratch.dir.path()), before);
     scratch.assert_sound();
 }
