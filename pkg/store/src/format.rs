@@ -3,7 +3,7 @@
 use imagevol_base::collection::NodeTime;
 
 use crate::head::Head;
-use crate::rows::{IMAGES, META, Missing, Rows, USES, Write};
+use crate::rows::{IMAGES, META, Rows, USES, Write};
 use crate::uses::{Moment, Use};
 use crate::{ImageRecord, Result, StoreError};
 
@@ -19,25 +19,29 @@ const WITHOUT_USES: u64 = 1;
 // === impl Rows ===
 
 impl Rows {
-    /// Brings an earlier version up to date. One that is not known is refused before anything of it is touched, and one that is only
-    /// read stays what it is.
-    pub(crate) fn check_format(&self, missing: Missing) -> Result<()> {
-        let write = self.write()?;
-        let unknown = |found| StoreError::Format { found, known: FORMAT };
-        match (write.get::<u64>(META, "format")?, missing) {
-            (Some(FORMAT), _) | (Some(WITHOUT_HEADS | WITHOUT_USES), Missing::Refuse) => Ok(()),
-            (Some(found @ (WITHOUT_HEADS | WITHOUT_USES)), Missing::Make) => {
-                if found == WITHOUT_USES {
-                    add_uses(&write)?;
-                }
-                add_heads(&write)?;
-                write.make_tables()?;
-                write.put(META, "format", &FORMAT)?;
-                // Killed before this: it is of the earlier version, and nothing has happened.
-                write.commit()
-            }
-            (found, _) => Err(unknown(found.unwrap_or(0))),
+    /// A version that is not known is refused before anything of it is touched.
+    pub(crate) fn check_format(&self) -> Result<()> {
+        match self.write()?.get::<u64>(META, "format")? {
+            Some(FORMAT | WITHOUT_HEADS | WITHOUT_USES) => Ok(()),
+            found => Err(StoreError::Format { found: found.unwrap_or(0), known: FORMAT }),
         }
+    }
+
+    /// Brings an earlier version up to date; the database may grow by what is new.
+    pub(crate) fn upgrade(&self) -> Result<()> {
+        let write = self.write()?;
+        let found = write.get::<u64>(META, "format")?;
+        if found == Some(FORMAT) {
+            return Ok(());
+        }
+        if found == Some(WITHOUT_USES) {
+            add_uses(&write)?;
+        }
+        add_heads(&write)?;
+        write.make_tables()?;
+        write.put(META, "format", &FORMAT)?;
+        // Killed before this: it is of the earlier version, and nothing has happened.
+        write.commit()
     }
 }
 

@@ -90,7 +90,7 @@ impl Rows {
         }
         let growth = Arc::default();
         let rows = Self::new(path, database::open(path, &growth)?, growth);
-        rows.check_format(missing)?;
+        rows.check_format()?;
         Ok(rows)
     }
 

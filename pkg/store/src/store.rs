@@ -105,7 +105,11 @@ impl Store {
             durable::sync_parent(&dir)?;
         }
         let store = Self::new(layout, rows, limits, (lock, clock));
-        store.inner.freeing(|| store.start_clock().and_then(|()| recovery::run(&store)))?;
+        store.inner.freeing(|| {
+            store.rows().upgrade()?;
+            store.start_clock()?;
+            recovery::run(&store)
+        })?;
         Ok(store)
     }
 

@@ -189,18 +189,27 @@ fn private_file(path: &Path) -> io::Result<File> {
 }
 
 fn version(db: &Database) -> Result<u64, redb::Error> {
+    match known_version(db)? {
+        Some(known) => Ok(known),
+        None => write_version(db),
+    }
+}
+
+/// Only read: a disk that is full when the daemon starts takes no write.
+fn known_version(db: &Database) -> Result<Option<u64>, redb::Error> {
+    match db.begin_read()?.open_table(META) {
+        Ok(meta) => Ok(meta.get("version")?.map(|row| row.value())),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn write_version(db: &Database) -> Result<u64, redb::Error> {
     let transaction = db.begin_write()?;
-    let version = {
-        let mut meta = transaction.open_table(META)?;
-        let known = meta.get("version")?.map(|row| row.value());
-        if known.is_none() {
-            meta.insert("version", VERSION)?;
-        }
-        known.unwrap_or(VERSION)
-    };
+    transaction.open_table(META)?.insert("version", VERSION)?;
     // A kill before the commit leaves no version row: the next start writes it again.
     transaction.commit()?;
-    Ok(version)
+    Ok(VERSION)
 }
 
 fn raw_rows(db: &Database, table: Table) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
