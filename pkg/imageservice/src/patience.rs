@@ -1,5 +1,6 @@
 //! How long a directory of others is waited for: one on NFS may never answer, and holds the thread that asks it.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use imagevol_base::blocking;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-/// How long a look may take. A disk, or a server that is well, reads an index of thousands of images within a second; and every pod whose
-/// image is not on the node waits for the look.
+/// How long nothing may be heard. A disk, or a server that is well, reads an index of thousands of images within a second; and every pod
+/// whose image is not on the node waits for the look.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long one that did not answer is left alone: longer than the looks that it would cost, shorter than anybody's patience once the
 /// server is back (nfs(5): a `soft` mount gives up after one to three minutes).
@@ -31,10 +32,10 @@ pub(crate) enum Silent {
 }
 
 /// Until when it is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
-    #[default]
-    Answers,
+    /// It is not, and when it answered last.
+    Answers(Option<Instant>),
     Until(Instant),
 }
 
@@ -53,12 +54,13 @@ enum Leave {
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), rest: Mutex::default() }
+        Self { turn: Arc::new(Semaphore::new(1)), rest: Mutex::new(Rest::Answers(None)) }
     }
 }
 
 impl Patience {
-    /// The answer of a question that blocks. Nobody waits for it longer than [`LOOK`]; its thread ends when the kernel lets it.
+    /// The answer of a question that blocks. It is waited for as long as those who asked before get theirs, and after that for [`LOOK`];
+    /// its thread ends when the kernel lets it.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce() -> T + Send + 'static,
@@ -78,19 +80,28 @@ impl Patience {
             })
             .await
         };
-        match timeout(LOOK, answered).await {
-            Ok(answer) => {
-                *self.rest() = Rest::Answers;
-                Ok(answer)
+        let mut answered = pin!(answered);
+        loop {
+            let began = Instant::now();
+            match timeout(LOOK, &mut answered).await {
+                Ok(answer) => {
+                    self.has_answered();
+                    return Ok(answer);
+                }
+                Err(_) if self.rest().is_heard_since(began) => {}
+                Err(_) => return Err(self.give_up()),
             }
-            Err(_) => Err(self.give_up()),
         }
+    }
+
+    fn has_answered(&self) {
+        *self.rest() = Rest::Answers(Some(Instant::now()));
     }
 
     /// It has not answered: it is left alone for a while.
     pub(crate) fn give_up(&self) -> Silent {
         let before = std::mem::replace(&mut *self.rest(), Rest::Until(Instant::now() + REST));
-        if before == Rest::Answers { Silent::Now } else { Silent::Still }
+        if matches!(before, Rest::Answers(_)) { Silent::Now } else { Silent::Still }
     }
 
     fn rest(&self) -> MutexGuard<'_, Rest> {
@@ -103,10 +114,14 @@ impl Patience {
 impl Rest {
     fn leave(self, now: Instant) -> Leave {
         match self {
-            Self::Answers => Leave::Ask,
+            Self::Answers(_) => Leave::Ask,
             Self::Until(until) if now < until => Leave::Rest,
             Self::Until(_) => Leave::Try,
         }
+    }
+
+    fn is_heard_since(self, began: Instant) -> bool {
+        matches!(self, Self::Answers(Some(last)) if last > began)
     }
 }
 
@@ -191,7 +206,8 @@ mod tests {
             let (one, two) = tokio::join!(patience.ask(hung.question()), patience.ask(hung.question()));
             match (one, two) {
                 (Err(one), Err(two)) => {
-                    Err::<(), _>(if (one, two) == (Silent::Now, Silent::Still) { one } else { two })
+                    let is_said_once = (one == Silent::Now) != (two == Silent::Now);
+                    Err::<(), _>(if is_said_once { Silent::Now } else { Silent::Still })
                 }
                 _ => Ok(()),
             }
@@ -199,5 +215,19 @@ mod tests {
         assert_eq!(silence(&hung, both).await, Some(Silent::Now), "it is said once");
         assert_eq!((began.elapsed().as_secs(), hung.asked()), (LOOK.as_secs(), 1));
         hung.answer();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_answers_others_is_only_slow() {
+        let patience = Patience::default();
+        let other = Arc::clone(&patience.turn).acquire_owned().await.unwrap();
+        let slow = async {
+            tokio::time::sleep(LOOK / 2).await;
+            patience.has_answered();
+            tokio::time::sleep(LOOK).await;
+            drop(other);
+        };
+        let (answer, ()) = tokio::join!(patience.ask(|| 1), slow);
+        assert_eq!(answer, Ok(1));
     }
 }
