@@ -25,11 +25,13 @@ pub(super) async fn find(node: &Node, name: &str) -> Result<Option<Named>, Failu
         return Ok(Some(Named { name: name.to_owned(), image }));
     }
     let Some(digits) = beginning(name) else { return Ok(None) };
-    let mut images = store(node, Store::images).await?;
-    images.retain(|image| image.manifest.hex().starts_with(digits));
-    let ids: Vec<&Digest> = images.iter().map(|image| &image.manifest).collect();
+    let images = store(node, Store::image_summaries).await?;
+    let ids = images.iter().map(|image| &image.manifest).filter(|id| id.hex().starts_with(digits));
+    let ids: Vec<&Digest> = ids.collect();
     refuse_several(name, &ids)?;
-    Ok(images.pop().map(|image| Named { name: image.manifest.to_string(), image }))
+    let Some(id) = ids.first() else { return Ok(None) };
+    let found = node.service.find_image(&id.to_string()).await.map_err(|error| failure(&error))?;
+    Ok(found.map(|image| Named { name: image.manifest.to_string(), image }))
 }
 
 /// No image is known by the argument, which may be no name at all.
