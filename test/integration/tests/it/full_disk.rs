@@ -102,9 +102,9 @@ impl Node {
     fn recovers(&self, pod: &str, before: &Files, told: &[&str]) {
         let message = self.lab.until_event(pod, "Failed");
         assert!(told.iter().all(|part| message.contains(part)), "{message}\n{}", self.lab.daemon.log());
-        self.lab.until_waiting(pod, "ImagePullBackOff");
         let story = self.lab.story(pod);
         assert_eq!(story.iter().filter(|line| line.starts_with("Failed: Failed")).count(), 1, "{story:#?}");
+        self.lab.until_waiting(pod, "ImagePullBackOff");
         self.assert_unharmed(before);
         let daemon = self.lab.daemon.pid();
         self.empty();
