@@ -60,10 +60,20 @@ impl EmbeddedImageService {
         }
         let right = Right { reference: resolved.reference.clone(), credential: credential.clone() };
         let image = self.bring(&resolved, right, wanted, progress).await;
-        if matches!(image, Err(ImageServiceError::NoRoom { .. })) {
-            self.leave_nothing(&resolved.manifest_digest, &resolved.manifest);
+        image.map_err(|error| self.failed(reference, (&resolved.manifest_digest, &resolved.manifest), error))
+    }
+
+    /// Ends a pull or an import that did not bring its image, and says whose error it is.
+    pub(crate) fn failed(
+        &self,
+        reference: &Reference,
+        (digest, manifest): (&Digest, &Manifest),
+        error: ImageServiceError,
+    ) -> ImageServiceError {
+        if matches!(error, ImageServiceError::NoRoom { .. }) {
+            self.leave_nothing(digest, manifest);
         }
-        image.map_err(|error| of_image(reference, error))
+        of_image(reference, error)
     }
 
     /// What the manifest names, and then the image.
@@ -89,7 +99,7 @@ impl EmbeddedImageService {
     /// A refusal before it is known what may be removed is not the last word: that image keeps what it has.
     ///
     /// Killed or stopped before it is done: they are kept for the day.
-    pub(crate) fn leave_nothing(&self, digest: &Digest, manifest: &Manifest) {
+    fn leave_nothing(&self, digest: &Digest, manifest: &Manifest) {
         if !self.turns.is_open() {
             return;
         }

@@ -57,10 +57,7 @@ impl EmbeddedImageService {
             return Ok(image);
         }
         let image = self.take(layout, &found, (wanted, reference), progress).await;
-        if matches!(image, Err(ImageServiceError::NoRoom { .. })) {
-            self.leave_nothing(&found.manifest_digest, &found.manifest);
-        }
-        image.map_err(|error| of_image(reference, error))
+        image.map_err(|error| self.failed(reference, (&found.manifest_digest, &found.manifest), error))
     }
 
     async fn take(
